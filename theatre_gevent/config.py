@@ -1,0 +1,115 @@
+"""The options of a host, validated once, where the user made the mistake."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .errors import InvalidOption
+from .messages import DeadLetter
+
+_MAX_INBOX = 1 << 30
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _seconds(default: float, *, zero: bool = False) -> Any:
+    return field(default=default, metadata={"check": "seconds", "zero": zero})
+
+
+def _count(default: int) -> Any:
+    return field(default=default, metadata={"check": "count"})
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """The options of `Host`, times in seconds.
+
+    Attributes:
+        idle_timeout: An actor without messages for so long is removed.
+        request_timeout: Default of `request`, and how long a sender waits at a full inbox.
+        cleanup_interval: How often idle actors are looked for.
+        drain_timeout: How long `stop` waits for the work that was accepted, and then for the Shutdown handlers.
+        actor_inbox_size: Messages waiting for one actor; senders wait above it.
+        host_inbox_size: Messages accepted and not yet handled, over all actors; outside senders wait above it.
+        admin_addr: Address of the admin server, None for none.
+        log_level: Level of the logger `theatre_gevent`, if the application has set none.
+        dead_letter_handler: Called with a `DeadLetter` for every message that could not be processed.
+        panic_recovery: False: an exception in a receiver stops the host, for debugging.
+        placement_ttl: How long the owner of a remote actor is remembered.
+        freeze_grace_period: How long a freezing host waits for its handlers.
+        safety_margin: Freeze when the lease has less left than this.
+        max_renewal_failures: Freeze after so many failed renewals in a row.
+        schedule_recovery_interval: How often overdue schedules of dead hosts are looked for.
+    """
+
+    idle_timeout: float = _seconds(15.0)
+    request_timeout: float = _seconds(5.0)
+    cleanup_interval: float = _seconds(1.0)
+    drain_timeout: float = _seconds(5.0, zero=True)
+    actor_inbox_size: int = _count(64)
+    host_inbox_size: int = _count(4096)
+    admin_addr: str | None = None
+    log_level: int | str = logging.INFO
+    dead_letter_handler: Callable[[DeadLetter], object] | None = None
+    panic_recovery: bool = True
+    placement_ttl: float = _seconds(10.0)
+    freeze_grace_period: float = _seconds(2.0, zero=True)
+    safety_margin: float = _seconds(3.0, zero=True)
+    max_renewal_failures: int = _count(2)
+    schedule_recovery_interval: float = _seconds(10.0)
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            check = option.metadata.get("check")
+            value = getattr(self, option.name)
+            if check == "seconds":
+                object.__setattr__(self, option.name, _check_seconds(option.name, value, option.metadata["zero"]))
+            elif check == "count":
+                _check_count(option.name, value)
+        if self.admin_addr is not None and not isinstance(self.admin_addr, str):
+            raise InvalidOption(f"admin_addr must be None or a string such as '127.0.0.1:9090', got {self.admin_addr!r}")
+        if self.dead_letter_handler is not None and not callable(self.dead_letter_handler):
+            raise InvalidOption(f"dead_letter_handler must be callable or None, got {self.dead_letter_handler!r}")
+        if not isinstance(self.panic_recovery, bool):
+            raise InvalidOption(f"panic_recovery must be True or False, got {self.panic_recovery!r}")
+        object.__setattr__(self, "log_level", _check_level(self.log_level))
+
+    @classmethod
+    def from_mapping(cls, options: dict[str, Any]) -> HostOptions:
+        """Build options from keyword arguments, naming an unknown one and what was probably meant.
+
+        Raises:
+            InvalidOption: An option is unknown or has a bad value.
+        """
+        known = [option.name for option in fields(cls)]
+        for name in options:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "allowed: " + ", ".join(known)
+                raise InvalidOption(f"unknown Host option {name!r}; {hint}")
+        return cls(**options)
+
+
+def _check_seconds(name: str, value: object, zero_allowed: bool) -> float:
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not ok or value < 0 or (value == 0 and not zero_allowed):  # type: ignore[operator]
+        least = "0 or more" if zero_allowed else "more than 0"
+        raise InvalidOption(f"{name} must be a finite number of seconds, {least}, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_INBOX:
+        raise InvalidOption(f"{name} must be a whole number from 1 to {_MAX_INBOX}, got {value!r}")
+
+
+def _check_level(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and value.upper() in _LEVELS:
+        return int(getattr(logging, value.upper()))
+    raise InvalidOption(f"log_level must be a logging level or one of {', '.join(_LEVELS)}, got {value!r}")

@@ -1,0 +1,112 @@
+"""The tree of errors. Every error that the library raises on purpose is a `TheatreError`.
+
+Each docstring says whose fault the error is and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .messages import Ref
+
+
+class TheatreError(Exception):
+    """Base of all errors of this library: catch it to catch them all."""
+
+
+class InvalidOption(TheatreError, ValueError):
+    """A `Host` option is unknown or out of range: the caller's mistake, the message names the option."""
+
+
+class InvalidRef(TheatreError, TypeError, ValueError):
+    """What was given is not a usable `Ref`: the caller's mistake, the message says what is allowed."""
+
+
+class RegistrationError(TheatreError, TypeError, ValueError):
+    """An actor type cannot be registered like this: the caller's mistake, the message says what is wrong."""
+
+
+class UnregisteredActorType(TheatreError):
+    """Nobody registered this actor type on the host: the caller's mistake, or a forgotten registration.
+
+    Attributes:
+        actor_type: The type that was asked for.
+        registered: The types that the host knows, sorted.
+    """
+
+    def __init__(self, actor_type: str, registered: Iterable[str]) -> None:
+        self.actor_type = actor_type
+        self.registered = sorted(registered)
+        known = ", ".join(map(repr, self.registered)) or "none"
+        super().__init__(f"actor type {actor_type!r} is not registered on this host (registered: {known})")
+
+
+class HostNotRunning(TheatreError):
+    """The host takes no work now. Start it, or address another one."""
+
+
+class HostDraining(HostNotRunning):
+    """The host is stopping or has stopped: nobody's mistake. Send to another host, or give up."""
+
+
+class HostFrozen(HostNotRunning):
+    """The host has suspended itself, so that it processes nothing it may not own. Retry later or elsewhere."""
+
+
+class RequestTimeout(TheatreError, TimeoutError):
+    """No reply came within the timeout. The actor may still be working, or may have done the work already."""
+
+
+class CallCycle(TheatreError):
+    """A request would wait for itself: A asks B, which asks A. The actors' design is at fault; use `send`.
+
+    Attributes:
+        chain: The refs in the order of the requests, the last one being the one that closes the cycle.
+    """
+
+    def __init__(self, chain: Iterable[Ref]) -> None:
+        self.chain = tuple(chain)
+        super().__init__("call cycle: " + " > ".join(map(str, self.chain)))
+
+
+class NoOwner(TheatreError):
+    """No reachable host owns the actor or could own it. Retry when the cluster has members again."""
+
+
+class ClaimLost(TheatreError):
+    """This activation has ended or lost its ownership: its context can no longer send, request or reply."""
+
+
+class HostIdConflict(TheatreError):
+    """Another live host uses this host id: a mistake of deployment. Give each host an id of its own."""
+
+
+class InboxFull(TheatreError):
+    """An inbox stayed full for as long as a sender may wait: the receiver is too slow for its senders."""
+
+
+class MessageNotSerializable(TheatreError, TypeError):
+    """The body holds something that cannot travel. The sender's mistake; the message names type and path."""
+
+
+class RemoteActorError(TheatreError):
+    """The receiver of a request raised an exception, here or on another host.
+
+    Attributes:
+        type_name: Name of the exception's class, as text: the object itself never travels.
+        message: What the exception said.
+        ref: The actor that raised it.
+    """
+
+    def __init__(self, type_name: str, message: str, ref: Ref) -> None:
+        self.type_name = type_name
+        self.message = message
+        self.ref = ref
+        super().__init__(f"{ref} raised {type_name}: {message}")
+
+
+class StopActor(Exception):
+    """Raise it in `receive` to stop the actor itself: `Shutdown` follows, the next message starts a new one."""

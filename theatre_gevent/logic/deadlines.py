@@ -1,0 +1,79 @@
+"""Deadlines of many things at once, kept on one timer.
+
+A hashed wheel of buckets, one per `resolution` seconds (G. Varghese, T. Lauck: "Hashed and Hierarchical Timing
+Wheels", SOSP 1987, scheme 6, with a heap of bucket numbers in place of the array). Adding and removing cost one set
+operation; only buckets are ordered. A FIFO per distinct timeout would be as cheap, but requests that inherit what is
+left of another deadline all have a timeout of their own.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import Generic, Protocol, TypeVar
+
+
+class Expiring(Protocol):
+    """What a `Deadlines` holds: an identity-hashed thing that remembers its bucket."""
+
+    deadline: float
+    bucket: int
+
+
+T = TypeVar("T", bound=Expiring)
+
+
+class Deadlines(Generic[T]):
+    """A set of things with deadlines.
+
+    Args:
+        resolution: Width of a bucket in seconds. A thing expires at its deadline or up to `resolution` later, never
+            before.
+    """
+
+    __slots__ = ("_buckets", "_order", "_resolution")
+
+    def __init__(self, resolution: float = 0.01) -> None:
+        self._resolution = resolution
+        self._buckets: dict[int, set[T]] = {}
+        self._order: list[int] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets.values()))
+
+    def add(self, item: T) -> None:
+        """Watch over `item.deadline`; sets `item.bucket`."""
+        item.bucket = number = int(item.deadline / self._resolution) + 1
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            bucket = self._buckets[number] = set()
+            heappush(self._order, number)
+        bucket.add(item)
+
+    def discard(self, item: T) -> None:
+        """Forget `item`. Harmless when it has expired or was never added."""
+        bucket = self._buckets.get(item.bucket)
+        if bucket is not None:
+            bucket.discard(item)
+
+    def next_due(self) -> float | None:
+        """When `expire` is to be called next, None when nothing is watched."""
+        order, buckets = self._order, self._buckets
+        while order:
+            if buckets[order[0]]:
+                return order[0] * self._resolution
+            del buckets[heappop(order)]
+        return None
+
+    def expire(self, now: float) -> list[T]:
+        """Remove and return what has expired at `now`, earlier buckets first."""
+        expired: list[T] = []
+        while (due := self.next_due()) is not None and due <= now:
+            expired.extend(self._buckets.pop(heappop(self._order)))
+        return expired
+
+    def clear(self) -> list[T]:
+        """Remove and return everything."""
+        items = [item for bucket in self._buckets.values() for item in bucket]
+        self._buckets.clear()
+        self._order.clear()
+        return items
