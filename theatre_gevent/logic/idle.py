@@ -8,7 +8,10 @@ idle timeout, however many messages it gets, and a message costs nothing here.
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -53,6 +56,15 @@ class IdleWheel(Generic[T]):
             return None
         self._size -= 1
         return self._due.popleft()
+
+    def keep(self, wanted: Callable[[T], bool]) -> None:
+        """Forget what is not `wanted` any more, for when most of what is filed has gone before its time."""
+        for number, bucket in list(self._buckets.items()):
+            bucket[:] = filter(wanted, bucket)
+            if not bucket:
+                del self._buckets[number]
+        self._due = deque(filter(wanted, self._due))
+        self._size = len(self._due) + sum(map(len, self._buckets.values()))
 
     def clear(self) -> None:
         """Forget everything."""

@@ -1,0 +1,1 @@
+"""Greenlets: activations, their turns, requests and lives. No sockets, no SQL."""

@@ -1,0 +1,213 @@
+"""Senders that wait: for room in the host, or in line at one actor's full inbox.
+
+Whoever waits is served in the order of arrival, and newcomers go behind them. Actors never wait for the host's room:
+an actor that waited for it could never drain it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from greenlet import getcurrent
+
+from ..errors import InboxFull, RequestTimeout, TheatreError
+from .inbox import CLOSED
+from .requests import Pending
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from ..messages import Ref
+    from .activation import Activation
+    from .context import Context
+    from .dispatcher import Dispatcher
+
+
+class Backpressure:
+    """The bounds of a dispatcher's inboxes."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._size = dispatcher.options.host_inbox_size
+        self._reserved = 0
+        self._refusal: TheatreError | None = None
+        self._actors_allowed = False
+        self._in_line = 0
+        self.room: deque[Pending] | None = None
+        """Outside senders that wait for room in the host; None while nobody does."""
+        self.inbox_full = 0
+
+    # -- open and closed ---------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Accept messages."""
+        self._refusal = None
+        self._set_limit()
+
+    def close(self, refusal: TheatreError, *, actors_allowed: bool) -> None:
+        """Refuse messages with `refusal`; `actors_allowed` still lets actors send to each other."""
+        self._refusal = refusal
+        self._actors_allowed = actors_allowed
+        self._dispatcher.accept_limit = CLOSED
+        waiting, self.room = self.room, None
+        for pending in waiting or ():
+            self._dispatcher.complete(pending, None, self._fresh_refusal())
+
+    def check_running(self, ref: Ref) -> None:
+        """Raise if the host refuses work."""
+        if self._refusal is not None and not (self._actors_allowed and self._from_actor()):
+            raise self._fresh_refusal(ref)
+
+    def _fresh_refusal(self, ref: Ref | None = None) -> TheatreError:
+        assert self._refusal is not None
+        error = type(self._refusal)(*self._refusal.args)
+        error.__cause__ = self._refusal.__cause__
+        return error
+
+    def _set_limit(self) -> None:
+        dispatcher = self._dispatcher
+        if self._refusal is not None or self.room is not None:
+            dispatcher.accept_limit = CLOSED
+        else:
+            dispatcher.accept_limit = dispatcher.received + dispatcher.dead_lettered + self._size - self._reserved
+
+    def _from_actor(self) -> bool:
+        me = getcurrent()
+        return type(me) is Worker and me.dispatcher is self._dispatcher
+
+    # -- room in the host --------------------------------------------------------------------------------------
+
+    def admit(self, ref: Ref, body: object, sender: Ref | None) -> bool:
+        """The slow path of accepting: the host is full, has senders waiting, or is closed.
+
+        Returns:
+            True if the message may go on. False if it has become a dead letter: the actors are being shut down.
+
+        Raises:
+            InboxFull: No room came free within the request timeout.
+            HostNotRunning: The host refuses work.
+        """
+        from_actor = self._from_actor()
+        if self._refusal is not None:
+            if not from_actor:
+                raise self._fresh_refusal(ref)
+            if self._actors_allowed:
+                return True
+            if self._dispatcher.lifecycle.closing:
+                self._dispatcher.accepted += 1
+                self._dispatcher.lifecycle.dead_letter(ref, body, sender, "the host is shutting its actors down", None)
+                return False
+            raise self._fresh_refusal(ref)
+        if not from_actor:
+            self._wait_for_room(ref)
+        return True
+
+    def _wait_for_room(self, ref: Ref) -> None:
+        dispatcher = self._dispatcher
+        timeout = dispatcher.options.request_timeout
+        me = getcurrent()
+        if me is dispatcher.hub:
+            self.inbox_full += 1
+            raise InboxFull(f"message to {ref} refused: the host is full, and the hub can't wait")
+        if self.room is None:
+            self.room = deque()
+            self._set_limit()
+        pending = Pending(me, dispatcher.monotonic() + timeout)
+        room = self.room
+        room.append(pending)
+        try:
+            dispatcher.wait(pending)
+        except BaseException as error:
+            if pending in room:
+                room.remove(pending)
+                self.grant()
+            elif pending.value is True:  # granted, and interrupted before it could use it
+                self._reserved -= 1
+                self._set_limit()
+            if type(error) is RequestTimeout:
+                self.inbox_full += 1
+                raise InboxFull(
+                    f"message to {ref} refused: the host held host_inbox_size={self._size} messages for {timeout:g} s"
+                ) from None
+            raise
+        self._reserved -= 1
+        self._set_limit()
+
+    def grant(self) -> None:
+        """Let waiting senders go on once the host is half empty: each may send one message, in order of arrival."""
+        dispatcher, room = self._dispatcher, self.room
+        if room is None:
+            return
+        free = dispatcher.received + dispatcher.dead_lettered + self._size - self._reserved - dispatcher.accepted
+        if room and 2 * free < self._size:
+            return
+        while room and free > 0:
+            pending = room.popleft()
+            if not pending.done:
+                free -= 1
+                self._reserved += 1
+                dispatcher.complete(pending, True, None)
+        if not room:
+            self.room = None
+            self._set_limit()
+
+    # -- in line at one actor ----------------------------------------------------------------------------------
+
+    def stand_in_line(self, activation: Activation, ctx: Context) -> None:
+        """Wait until the message is in the actor's inbox.
+
+        Raises:
+            InboxFull: It stayed full for the request timeout, or it is the sender's own.
+        """
+        dispatcher = self._dispatcher
+        me = getcurrent()
+        if activation.worker is me or me is dispatcher.hub:
+            self.inbox_full += 1
+            who = "an actor can't wait for itself" if activation.worker is me else "the hub can't wait"
+            raise InboxFull(f"the inbox of {activation.ref} is full ({dispatcher.inbox_size} messages), and {who}")
+        timeout = dispatcher.options.request_timeout
+        pending = Pending(me, dispatcher.monotonic() + timeout)
+        entry = (ctx, pending)
+        if activation.waiting is None:
+            activation.waiting = deque()
+        activation.waiting.append(entry)
+        self._in_line += 1
+        try:
+            dispatcher.wait(pending)
+        except BaseException as error:
+            # A successor may have taken the line over meanwhile: the context knows where it stands.
+            current = ctx._activation
+            if current.waiting is not None and entry in current.waiting:
+                current.waiting.remove(entry)
+                if not current.waiting:
+                    current.waiting = None
+            if type(error) is RequestTimeout:
+                self.inbox_full += 1
+                raise InboxFull(
+                    f"the inbox of {current.ref} stayed full (actor_inbox_size={dispatcher.inbox_size}) for {timeout:g} s"
+                ) from None
+            raise
+        finally:
+            self._in_line -= 1
+
+    def refill(self, activation: Activation) -> None:
+        """Move messages from the line into the inbox while it has room."""
+        dispatcher, waiting, inbox = self._dispatcher, activation.waiting, activation.inbox
+        while waiting and inbox is not None and len(inbox) < dispatcher.inbox_size:
+            ctx, pending = waiting.popleft()
+            if not pending.done:
+                inbox.append(ctx)
+                dispatcher.accepted += 1
+                dispatcher.complete(pending, True, None)
+        if not waiting:
+            activation.waiting = None
+
+    def leave_line(self, activation: Activation) -> None:
+        """Refuse everybody in line: the host stops."""
+        waiting, activation.waiting = activation.waiting, None
+        for _, pending in waiting or ():
+            self._dispatcher.complete(pending, None, self._fresh_refusal())
+
+    def waiting(self) -> int:
+        """Return how many senders wait now."""
+        return self._in_line + len(self.room or ())
