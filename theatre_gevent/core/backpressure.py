@@ -77,7 +77,7 @@ class Backpressure:
 
     # -- room in the host --------------------------------------------------------------------------------------
 
-    def admit(self, ref: Ref, body: object, sender: Ref | None) -> bool:
+    def admit(self, ref: Ref, body: object, sender: Ref | None, deadline: float | None) -> bool:
         """The slow path of accepting: the host is full, has senders waiting, or is closed.
 
         Returns:
@@ -99,12 +99,17 @@ class Backpressure:
                 return False
             raise self._fresh_refusal(ref)
         if not from_actor:
-            self._wait_for_room(ref)
+            self._wait_for_room(ref, deadline)
         return True
 
-    def _wait_for_room(self, ref: Ref) -> None:
+    def _patience(self, deadline: float | None) -> float:
+        """Return how long to wait: the request timeout, or what is left until a request's own deadline."""
+        timeout = self._dispatcher.options.request_timeout
+        return timeout if deadline is None else min(timeout, deadline - self._dispatcher.monotonic())
+
+    def _wait_for_room(self, ref: Ref, deadline: float | None) -> None:
         dispatcher = self._dispatcher
-        timeout = dispatcher.options.request_timeout
+        timeout = self._patience(deadline)
         me = getcurrent()
         if me is dispatcher.hub:
             self.inbox_full += 1
@@ -165,7 +170,7 @@ class Backpressure:
             self.inbox_full += 1
             who = "an actor can't wait for itself" if activation.worker is me else "the hub can't wait"
             raise InboxFull(f"the inbox of {activation.ref} is full ({dispatcher.inbox_size} messages), and {who}")
-        timeout = dispatcher.options.request_timeout
+        timeout = self._patience(None if ctx._pending is None else ctx._pending.deadline)
         pending = Pending(me, dispatcher.monotonic() + timeout)
         entry = (ctx, pending)
         if activation.waiting is None:

@@ -19,9 +19,9 @@ from gevent.monkey import get_original
 from greenlet import getcurrent
 from greenlet import greenlet as RawGreenlet
 
-from ..errors import CallCycle, RequestTimeout, TheatreError
+from ..errors import CallCycle, HostDraining, RequestTimeout, TheatreError
 from ..logic.deadlines import Deadlines
-from .activation import NEW, Activation
+from .activation import ACTIVE, LEAVING, Activation
 from .backpressure import Backpressure
 from .context import Context
 from .inbox import CLOSED, NEVER, TIME_BUDGET
@@ -95,6 +95,8 @@ class Dispatcher:
         self.threads = ThreadBridge()
         self.thread = 0
         self.hub: Any = None
+        self.at_rest: Pending | None = None
+        """Completed whenever a worker comes to rest; the `Closer` waits on it."""
 
     def attach(self) -> None:
         """Take the calling thread's hub as the one that everything runs on."""
@@ -110,7 +112,7 @@ class Dispatcher:
         """Accept a message; waits at a full inbox. Called from any greenlet and any thread."""
         if get_ident() != self.thread:
             return self.threads.call(self.send, (ref, body, sender), self.options.request_timeout)
-        if self.accepted >= self.accept_limit and not self.backpressure.admit(ref, body, sender):
+        if self.accepted >= self.accept_limit and not self.backpressure.admit(ref, body, sender, None):
             return None
         try:
             activation = self.actors[ref]
@@ -154,8 +156,8 @@ class Dispatcher:
                 deadline = asked.deadline
             if parent is not None and (cycle := call_chain(parent, ref)) is not None:
                 raise CallCycle(cycle)
-        if self.accepted >= self.accept_limit and not self.backpressure.admit(ref, body, None):
-            raise RequestTimeout(f"{ref} can't answer: the host is shutting its actors down")
+        if self.accepted >= self.accept_limit and not self.backpressure.admit(ref, body, None, deadline):
+            raise HostDraining(f"{ref} can't answer: the host is shutting its actors down")
         try:
             activation = self.actors[ref]
         except (KeyError, TypeError):
@@ -222,8 +224,10 @@ class Dispatcher:
         if get_ident() != self.thread:
             return self.threads.call(self.spawn, (ref,), self.options.request_timeout + 1.0)
         self.backpressure.check_running(ref)
-        activation = self.actors.get(ref) or self.registry.activate(ref)
-        if activation.state != NEW:
+        activation = self.registry.activate(ref)
+        if activation.state == LEAVING:
+            activation.state = ACTIVE
+        if activation.state == ACTIVE:
             return None
         pending = Pending(getcurrent(), self.monotonic() + self.options.request_timeout)
         self.lifecycle.spawning.setdefault(ref, []).append(pending)
@@ -381,6 +385,12 @@ class Dispatcher:
         running = sum(worker.handled() for worker in self.workers)
         return self.received + running, self.dead_lettered
 
+    def open_requests(self) -> int:
+        """Return how many requests wait for their reply."""
+        waits = len(self.deadlines) + len(self.in_hand)
+        other = self.lifecycle.waiting() + self.backpressure.waiting() + (self.at_rest is not None)
+        return waits - other
+
     def snapshot(self) -> dict[str, int]:
         """Return the counters that `theatre_gevent.metrics.METRICS` describes."""
         received, dead_lettered = self.processed()
@@ -396,7 +406,7 @@ class Dispatcher:
             "requests_total": self.requests_total,
             "requests_timed_out": self.requests_timed_out,
             "requests_abandoned": self.requests_abandoned,
-            "requests_pending": len(self.deadlines) + len(self.in_hand) - lifecycle.waiting() - backpressure.waiting(),
+            "requests_pending": self.open_requests(),
             "replies_late": self.replies_late,
             "activations_total": lifecycle.activations_total,
             "activations_failed": lifecycle.activations_failed,

@@ -49,10 +49,17 @@ class Worker(Greenlet):
         return 0 if counted is None else counted.messages_total - self._before
 
     def _run(self) -> None:  # gevent's name for what a Greenlet subclass does
+        dispatcher = self.dispatcher
         try:
             self._work()
         finally:
-            self.dispatcher.workers.discard(self)
+            dispatcher.workers.discard(self)
+            if self in dispatcher.parked:
+                dispatcher.parked.remove(self)
+            if self.activation is not None:
+                self.release(self.activation)
+            if dispatcher.at_rest is not None and not dispatcher.at_rest.done:
+                dispatcher.complete(dispatcher.at_rest, None, None)
 
     def _work(self) -> None:
         dispatcher = self.dispatcher
@@ -86,6 +93,8 @@ class Worker(Greenlet):
                 if self.activation is not None:
                     continue
             self.activation = None
+            if dispatcher.at_rest is not None and not dispatcher.at_rest.done:
+                dispatcher.complete(dispatcher.at_rest, None, None)
             if len(parked) >= MAX_PARKED:
                 return
             parked.append(self)
@@ -108,8 +117,8 @@ class Worker(Greenlet):
         if budget > TURN_BUDGET:
             budget = TURN_BUDGET
         self._counted = activation
-        self._before = before = activation.messages_total
-        while budget:
+        self._before = activation.messages_total
+        while budget and inbox:  # a freeze empties it
             budget -= 1
             ctx = inbox.popleft()
             self.ctx = ctx
@@ -121,8 +130,8 @@ class Worker(Greenlet):
             except BaseException as error:
                 self.count()
                 if not dispatcher.lifecycle.failed(self, activation, ctx, error):
+                    self.ctx = self._counted = None
                     return
-                before = activation.messages_total
             pending = ctx._pending
             if pending is not None:
                 if not pending.done:
@@ -131,7 +140,7 @@ class Worker(Greenlet):
                     break
         self.ctx = None
         self._counted = None
-        handled = activation.messages_total - before
+        handled = activation.messages_total - self._before
         dispatcher.received += handled
         dispatcher.accept_limit += handled
         if dispatcher.backpressure.room is not None:
@@ -150,6 +159,8 @@ class Worker(Greenlet):
     def release(self, activation: Activation) -> None:
         """End of the turn: the activation goes idle, or to the back of the ready queue if it has more to do."""
         dispatcher = self.dispatcher
+        if activation.worker is not self:
+            return  # the host stopped hard and took the activation away
         activation.worker = None
         inbox: Any = activation.inbox
         if inbox:

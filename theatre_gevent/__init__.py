@@ -1,0 +1,66 @@
+"""Virtual actors on gevent: the public names.
+
+    from theatre_gevent import Host, Initialize, Ref
+
+Importing the package starts nothing and patches nothing.
+"""
+
+from ._version import __version__
+from .clock import Clock, SystemClock
+from .config import HostOptions
+from .core.context import Context
+from .errors import (
+    CallCycle,
+    ClaimLost,
+    HostDraining,
+    HostFrozen,
+    HostIdConflict,
+    HostNotRunning,
+    InboxFull,
+    InvalidOption,
+    InvalidRef,
+    MessageNotSerializable,
+    NoOwner,
+    RegistrationError,
+    RemoteActorError,
+    RequestTimeout,
+    StopActor,
+    TheatreError,
+    UnregisteredActorType,
+)
+from .host import Host
+from .messages import DeadLetter, Initialize, InitReason, Receiver, Ref, Shutdown
+from .metrics import Metrics
+
+__all__ = [
+    "CallCycle",
+    "ClaimLost",
+    "Clock",
+    "Context",
+    "DeadLetter",
+    "Host",
+    "HostDraining",
+    "HostFrozen",
+    "HostIdConflict",
+    "HostNotRunning",
+    "HostOptions",
+    "InboxFull",
+    "InitReason",
+    "Initialize",
+    "InvalidOption",
+    "InvalidRef",
+    "MessageNotSerializable",
+    "Metrics",
+    "NoOwner",
+    "Receiver",
+    "Ref",
+    "RegistrationError",
+    "RemoteActorError",
+    "RequestTimeout",
+    "Shutdown",
+    "StopActor",
+    "SystemClock",
+    "TheatreError",
+    "UnregisteredActorType",
+    "__version__",
+]

@@ -1,0 +1,180 @@
+"""Draining, shutting down, freezing: how a dispatcher comes to rest within a bounded time."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gevent.event import Event
+from greenlet import getcurrent
+
+from ..errors import HostDraining, HostFrozen, RequestTimeout, TheatreError
+from .activation import ACTIVE, LEAVING, NEW
+from .requests import Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .activation import Activation
+    from .dispatcher import Dispatcher
+    from .worker import Worker
+
+log = logging.getLogger("theatre_gevent.host")
+
+_CROWD = 2000
+"""Activations put into the ready queue before their Shutdown is waited for: a million inboxes need a gigabyte."""
+
+_KILL_TIMEOUT = 1.0
+"""Seconds that a killed handler gets for its clean-up."""
+
+
+class Closer:
+    """Brings a dispatcher to rest. Each method is called by one greenlet at a time, never by a worker."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def drain(self, timeout: float, refusal: HostDraining) -> bool:
+        """Refuse outside messages and wait until the accepted ones are handled; tells whether they are."""
+        self._dispatcher.backpressure.close(refusal, actors_allowed=True)
+        return self._wait_until(self._quiet, timeout)
+
+    def shut_down(self, timeout: float, refusal: HostDraining) -> bool:
+        """Send Shutdown to every activation and wait for them to leave; tells whether all have."""
+        dispatcher = self._dispatcher
+        dispatcher.lifecycle.closing = True
+        dispatcher.backpressure.close(refusal, actors_allowed=False)
+        dispatcher.registry.stop()
+        deadline = dispatcher.monotonic() + timeout
+        while dispatcher.actors:
+            for activation in list(dispatcher.actors.values()):
+                if activation.state == ACTIVE:
+                    activation.state = LEAVING
+                if activation.state in (LEAVING, NEW):
+                    dispatcher.wake(activation)
+                if len(dispatcher.ready) >= _CROWD and not self._wait_until(
+                    lambda: not dispatcher.ready, deadline - dispatcher.monotonic()
+                ):
+                    return False
+            # What was at work just now may have gone idle since, and needs another push: look at it again.
+            remaining = deadline - dispatcher.monotonic()
+            if dispatcher.actors and (
+                remaining <= 0 or not (self._wait_until(lambda: not dispatcher.ready, remaining) and self._nap(remaining))
+            ):
+                return False
+        return True
+
+    def force(self, error: TheatreError) -> None:
+        """End what is still there: fence activations, kill their handlers, answer everybody who waits."""
+        dispatcher = self._dispatcher
+        dispatcher.cancelled.set()
+        stuck = [self._force(activation, error) for activation in list(dispatcher.actors.values())]
+        dispatcher.ready.clear()
+        self.fail_waiting(error)
+        self._kill([worker for worker in stuck if worker is not None])
+
+    def finish(self) -> None:
+        """Let go of the parked workers."""
+        for worker in self._dispatcher.parked[:]:
+            worker.kill(block=False)
+        self._dispatcher.inboxes.clear()
+
+    def freeze(self, grace: float, refusal: HostFrozen) -> None:
+        """Process nothing more: queued messages become dead letters, running handlers get `grace` seconds to end."""
+        dispatcher = self._dispatcher
+        dispatcher.backpressure.close(refusal, actors_allowed=False)
+        dispatcher.cancelled.set()
+        for activation in list(dispatcher.actors.values()):
+            if activation.inbox is not None:
+                dispatcher.lifecycle.empty(activation, "the host has frozen", refusal)
+                dispatcher.backpressure.leave_line(activation)
+                if activation.state == LEAVING:
+                    activation.state = ACTIVE
+        self.fail_waiting(refusal)
+        if self._wait_until(lambda: not self._busy(), grace):
+            return
+        stuck = self._busy()
+        for worker in stuck:
+            if worker.activation is not None:
+                self._force(worker.activation, refusal)
+        self._kill(stuck)
+
+    def unfreeze(self) -> None:
+        """Accept messages again. Who kept `ctx.cancelled` from before keeps an event that is set."""
+        self._dispatcher.cancelled = Event()
+        self._dispatcher.backpressure.open()
+
+    def fail_waiting(self, error: TheatreError) -> None:
+        """Answer every request and every other wait that is open."""
+        dispatcher = self._dispatcher
+        for pending in [*dispatcher.in_hand, *dispatcher.deadlines.clear()]:
+            if not pending.done:
+                dispatcher.complete(pending, None, _copy(error))
+        dispatcher.lifecycle.spawning.clear()
+
+    def _force(self, activation: Activation, error: TheatreError) -> Worker | None:
+        dispatcher = self._dispatcher
+        worker = activation.worker
+        if worker is not None:
+            log.warning("actor %s did not end in time and is stopped by force", activation.ref)
+            worker.count()
+            ctx = worker.ctx
+            if ctx is not None and ctx._pending is not None and not ctx._pending.done:
+                dispatcher.complete(ctx._pending, None, _copy(error))
+        dispatcher.lifecycle.fence(activation, _copy(error))
+        dispatcher.lifecycle.empty(activation, str(error), error)
+        dispatcher.backpressure.leave_line(activation)
+        activation.worker = None
+        activation.inbox = None
+        dispatcher.registry.remove(activation)
+        return worker
+
+    def _kill(self, workers: list[Worker]) -> None:
+        me = getcurrent()
+        for worker in workers:
+            if worker is not me:
+                worker.kill(block=False)
+        if not self._wait_until(lambda: all(w.dead or w is me for w in workers), _KILL_TIMEOUT):
+            log.error("%d handlers swallowed their kill; their contexts are fenced", sum(not w.dead for w in workers))
+
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._dispatcher.workers if worker.activation is not None]
+
+    def _quiet(self) -> bool:
+        dispatcher = self._dispatcher
+        if dispatcher.ready or self._busy():
+            return False
+        received, dead_lettered = dispatcher.processed()
+        if dispatcher.accepted != received + dead_lettered:
+            return False
+        return dispatcher.open_requests() == 0
+
+    def _nap(self, remaining: float) -> bool:
+        before = len(self._dispatcher.actors)
+        self._wait_until(lambda: len(self._dispatcher.actors) < before, min(0.02, remaining))
+        return True
+
+    def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait for `condition`, which is looked at again whenever a worker comes to rest, and 20 times a second."""
+        dispatcher = self._dispatcher
+        deadline = dispatcher.monotonic() + timeout
+        while not condition():
+            now = dispatcher.monotonic()
+            if now >= deadline:
+                return False
+            pending = Pending(getcurrent(), min(deadline, now + 0.05))
+            dispatcher.at_rest = pending
+            try:
+                dispatcher.wait(pending)
+            except RequestTimeout:
+                pass
+            finally:
+                dispatcher.at_rest = None
+        return True
+
+
+def _copy(error: TheatreError) -> TheatreError:
+    """One exception per waiter: a shared one would collect the tracebacks of all."""
+    copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy

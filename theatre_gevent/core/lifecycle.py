@@ -1,0 +1,261 @@
+"""How activations begin, fail and end, and what becomes of the messages that they leave behind."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from gevent import Timeout
+
+from ..errors import RemoteActorError, StopActor, TheatreError
+from ..messages import DeadLetter, Initialize, InitReason, Shutdown
+from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
+from .context import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..messages import Ref
+    from .dispatcher import Dispatcher
+    from .requests import Pending
+    from .worker import Worker
+
+log = logging.getLogger("theatre_gevent.actor")
+
+_SHUTDOWN = Shutdown()
+_INITIALIZE = {reason: Initialize(reason) for reason in InitReason}
+
+
+class Lifecycle:
+    """Runs factories, Initialize and Shutdown on workers, and keeps the accounts of what fails.
+
+    Attributes:
+        closing: True while the host shuts its actors down: nothing new begins, what is queued becomes dead letters.
+        spawning: Who waits for an activation to be initialized, by ref.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, on_panic: Callable[[BaseException], None]) -> None:
+        self._dispatcher = dispatcher
+        self._on_panic = on_panic
+        self.closing = False
+        self.spawning: dict[Ref, list[Pending]] = {}
+        self.activations_total = 0
+        self.activations_failed = 0
+        self.activations_ended = 0
+        self.receiver_errors = 0
+
+    def waiting(self) -> int:
+        """Return how many callers of `spawn_local` wait now."""
+        return sum(map(len, self.spawning.values()))
+
+    # -- begin -------------------------------------------------------------------------------------------------
+
+    def enter(self, worker: Worker, activation: Activation) -> Activation | None:
+        """Start the turn of an activation that is not ACTIVE.
+
+        Returns:
+            The activation, ready to handle messages, or None when the turn is over.
+        """
+        if activation.state == LEAVING:
+            if activation.inbox and not self.closing:
+                activation.state = ACTIVE  # a message came first
+                return activation
+            self.end(worker, activation)
+            return None
+        if activation.state != NEW:
+            return None
+        if self.closing or not (activation.inbox or activation.ref in self.spawning):
+            activation.state = STOPPED
+            self._pass_on(activation)
+            return None
+        return self._begin(worker, activation)
+
+    def _begin(self, worker: Worker, activation: Activation) -> Activation | None:
+        try:
+            receiver = activation.actor_type.create()
+            if not callable(getattr(receiver, "receive", None)):
+                raise TypeError(
+                    f"the factory of actor type {activation.actor_type.name!r} returned {receiver!r}, "
+                    "which has no receive(ctx) method"
+                )
+            activation.receiver = receiver
+            worker.ctx = ctx = Context(activation, _INITIALIZE[activation.reason], None, None)
+            receiver.receive(ctx)
+        except BaseException as error:
+            worker.ctx = None
+            if activation.state != STOPPED:
+                self._stillborn(activation, error)
+            if not isinstance(error, (Exception, Timeout)):
+                raise
+            return None
+        worker.ctx = None
+        if activation.state != NEW:
+            return None  # the host stopped hard meanwhile
+        activation.state = ACTIVE
+        activation.created_at = self._dispatcher.clock.time()
+        activation.last_active = worker.now
+        self.activations_total += 1
+        self._dispatcher.registry.watch_idleness(activation, worker.now)
+        if self.spawning:
+            for pending in self.spawning.pop(activation.ref, ()):
+                self._dispatcher.complete(pending, None, None)
+        return activation
+
+    def _stillborn(self, activation: Activation, error: BaseException) -> None:
+        """Factory or Initialize raised: the message that woke the actor fails, the next one tries again."""
+        ref = activation.ref
+        activation.state = STOPPED
+        activation.receiver = None
+        if isinstance(error, StopActor):
+            reason = "the actor stopped itself in Initialize"
+        else:
+            reason = f"the actor could not be activated: {type(error).__name__}: {error}"
+            self.activations_failed += 1
+            log.error("actor %s could not be activated", ref, exc_info=error, extra={"ref": str(ref)})
+        if activation.inbox:
+            ctx = activation.inbox.popleft()
+            self.fail(ctx, reason, error)
+        for pending in self.spawning.pop(ref, ()):
+            self._dispatcher.complete(pending, None, _remote(error, ref))
+        self._pass_on(activation)
+
+    # -- messages that fail ------------------------------------------------------------------------------------
+
+    def failed(self, worker: Worker, activation: Activation, ctx: Context, error: BaseException) -> bool:
+        """Deal with what a receiver raised; tells whether the turn goes on."""
+        if activation.state == STOPPED:  # fenced: the host stopped hard, nobody waits for this any more
+            if not isinstance(error, (Exception, Timeout)):
+                raise error
+            return False
+        pending = ctx._pending
+        if isinstance(error, StopActor):
+            if pending is not None and not pending.done:
+                activation.defer(pending)
+            self.end(worker, activation)
+            return False
+        ref = activation.ref
+        activation.errors_total += 1
+        self.receiver_errors += 1
+        log.error(
+            "actor %s raised while it handled a message of type %s",
+            ref,
+            type(ctx.message).__name__,
+            exc_info=error,
+            extra={"ref": str(ref)},
+        )
+        if pending is not None and not pending.done:
+            self._dispatcher.complete(pending, None, _remote(error, ref))
+        if not isinstance(error, (Exception, Timeout)):
+            # The worker was killed, or the program is to exit: the actor goes on with another worker.
+            worker.ctx = None
+            worker.release(activation)
+            raise error
+        if not self._dispatcher.options.panic_recovery:
+            self._on_panic(error)
+        return True
+
+    def dead_letter(self, ref: Ref, body: Any, sender: Ref | None, reason: str, error: BaseException | None) -> None:
+        """Account for an accepted message that nobody will process."""
+        dispatcher = self._dispatcher
+        dispatcher.dead_lettered += 1
+        dispatcher.accept_limit += 1
+        handler = dispatcher.options.dead_letter_handler
+        if handler is None:
+            log.info("dead letter for %s: %s", ref, reason, extra={"ref": str(ref)})
+        else:
+            try:
+                handler(DeadLetter(ref, body, sender, reason, error))
+            except (Exception, Timeout) as problem:
+                log.error("the dead_letter_handler raised for %s", ref, exc_info=problem, extra={"ref": str(ref)})
+        if dispatcher.backpressure.room is not None:
+            dispatcher.backpressure.grant()
+
+    def fail(self, ctx: Context, reason: str, error: BaseException | None) -> None:
+        """Make a queued message a dead letter, and answer who asked."""
+        ref = ctx._activation.ref
+        self.dead_letter(ref, ctx.message, ctx.sender, reason, error)
+        pending = ctx._pending
+        if pending is not None and not pending.done:
+            answer = error if isinstance(error, TheatreError) else _remote(error or StopActor(reason), ref)
+            self._dispatcher.complete(pending, None, answer)
+
+    # -- end ---------------------------------------------------------------------------------------------------
+
+    def end(self, worker: Worker, activation: Activation) -> None:
+        """Let an activation leave: Shutdown, then the fence, then its successor if messages came meanwhile."""
+        worker.count()
+        activation.state = STOPPING
+        ref = activation.ref
+        fatal: BaseException | None = None
+        worker.ctx = ctx = Context(activation, _SHUTDOWN, None, None)
+        try:
+            activation.receiver.receive(ctx)  # type: ignore[union-attr]
+        except StopActor:
+            pass  # it is stopping already
+        except BaseException as error:
+            if activation.state != STOPPED:
+                activation.errors_total += 1
+                self.receiver_errors += 1
+                log.error("actor %s raised in Shutdown", ref, exc_info=error, extra={"ref": str(ref)})
+            if not isinstance(error, (Exception, Timeout)):
+                fatal = error
+        worker.ctx = None
+        if activation.state != STOPPED:
+            self.fence(activation, StopActor("the actor stopped without a reply"))
+            self._pass_on(activation)
+        if fatal is not None:
+            raise fatal
+
+    def fence(self, activation: Activation, why: BaseException) -> None:
+        """Declare an activation over: its contexts can do nothing any more, and who waits for its replies is told."""
+        if activation.state != NEW:
+            self.activations_ended += 1
+        activation.state = STOPPED
+        activation.receiver = None
+        deferred, activation.deferred = activation.deferred, None
+        for pending in deferred or ():
+            if not pending.done:
+                answer = why if isinstance(why, TheatreError) else _remote(why, activation.ref)
+                self._dispatcher.complete(pending, None, answer)
+
+    def _pass_on(self, activation: Activation) -> None:
+        """Give inbox, line and place in the registry to a successor, or back where they came from."""
+        dispatcher = self._dispatcher
+        ref, inbox, waiting = activation.ref, activation.inbox, activation.waiting
+        if self.closing:
+            self.empty(activation, "the host is shutting its actors down", None)
+            dispatcher.backpressure.leave_line(activation)
+            waiting = None
+        activation.worker = None
+        activation.inbox = None
+        activation.waiting = None
+        if inbox or waiting or (ref in self.spawning and not self.closing):
+            reason = InitReason.REACTIVATION if activation.created_at else activation.reason
+            successor = Activation(ref, activation.actor_type, reason)
+            successor.inbox = inbox
+            successor.waiting = waiting
+            for ctx in inbox or ():
+                ctx._activation = successor
+            for ctx, _ in waiting or ():
+                ctx._activation = successor
+            dispatcher.registry.replace(activation, successor)
+            if waiting:
+                dispatcher.backpressure.refill(successor)
+            dispatcher.ready.append(successor)
+            if not dispatcher.armed:
+                dispatcher.arm()
+            return
+        dispatcher.registry.remove(activation)
+        if inbox is not None:
+            dispatcher.inboxes.append(inbox)
+
+    def empty(self, activation: Activation, reason: str, error: TheatreError | None) -> None:
+        """Make everything in an inbox dead letters."""
+        while activation.inbox:
+            self.fail(activation.inbox.popleft(), reason, error)
+
+
+def _remote(error: BaseException, ref: Ref) -> RemoteActorError:
+    answer = RemoteActorError(type(error).__name__, str(error), ref)
+    answer.__cause__ = error
+    return answer

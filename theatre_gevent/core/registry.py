@@ -1,0 +1,171 @@
+"""Which actor types a host knows, which activations it has, and which of them have been idle for too long."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidRef, RegistrationError, UnregisteredActorType
+from ..logic.idle import IdleWheel
+from ..messages import Receiver, Ref
+from .activation import ACTIVE, LEAVING, STOPPED, Activation, ActorType, FunctionReceiver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..clock import Clock, Timer
+    from ..config import HostOptions
+    from .dispatcher import Dispatcher
+
+_SLICE = 2000
+"""Activations looked at before the hub is let go again; a million must not stall it."""
+
+
+class Registry:
+    """Actor types and activations of one host."""
+
+    def __init__(self, options: HostOptions, clock: Clock) -> None:
+        self._idle_timeout = options.idle_timeout
+        self._interval = options.cleanup_interval
+        self._clock = clock
+        self._timer: Timer | None = None
+        self._wheel: IdleWheel[Activation] = IdleWheel(min(options.cleanup_interval, options.idle_timeout))
+        self._dispatcher: Dispatcher | None = None
+        self.types: dict[str, ActorType] = {}
+        self.actors: dict[Ref, Activation] = {}
+
+    # -- types -------------------------------------------------------------------------------------------------
+
+    def register(self, name: str, factory: Callable[..., Any], dispatcher: Dispatcher) -> None:
+        """Make `name` known.
+
+        Raises:
+            RegistrationError: The name is taken or no name, or the factory can't be one.
+        """
+        if not isinstance(name, str) or not name:
+            raise RegistrationError(f"actor type must be a non-empty string, got {name!r}")
+        if name in self.types:
+            raise RegistrationError(f"actor type {name!r} is registered already")
+        self.types[name] = ActorType(name, _creator(name, factory), dispatcher)
+
+    # -- activations -------------------------------------------------------------------------------------------
+
+    def activate(self, ref: Ref) -> Activation:
+        """Return the activation of `ref`, a new one if there is none: the slow path of a lookup.
+
+        Raises:
+            InvalidRef: `ref` is not a Ref.
+            UnregisteredActorType: Its type is not registered.
+        """
+        if not isinstance(ref, Ref):
+            raise InvalidRef(f"an actor is addressed by a Ref('type', 'id'), got {ref!r}")
+        actor_type = self.types.get(ref.type)
+        if actor_type is None:
+            raise UnregisteredActorType(ref.type, self.types)
+        activation = self.actors.get(ref)
+        if activation is None:
+            activation = self.actors[ref] = Activation(ref, actor_type)
+        return activation
+
+    def replace(self, activation: Activation, successor: Activation) -> None:
+        """Put a successor into the place of an activation that has ended."""
+        if self.actors.get(activation.ref) is activation:
+            self.actors[activation.ref] = successor
+
+    def remove(self, activation: Activation) -> None:
+        """Forget an activation; by identity, so that a late removal can't take its successor away."""
+        if self.actors.get(activation.ref) is activation:
+            del self.actors[activation.ref]
+
+    # -- idleness ----------------------------------------------------------------------------------------------
+
+    def watch_idleness(self, activation: Activation, now: float) -> None:
+        """See to it that `activation` leaves once it has been idle."""
+        self._wheel.add(activation, now + self._idle_timeout)
+
+    def start(self, dispatcher: Dispatcher) -> None:
+        """Look for idle activations from now on."""
+        self._dispatcher = dispatcher
+        self._timer = self._clock.call_later(self._interval, self._sweep)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wheel.clear()
+
+    def _sweep(self) -> None:
+        self._wheel.collect(self._clock.monotonic())
+        # Actors that stop themselves stay filed until their look is due; let go of them before they pile up.
+        if len(self._wheel) > 2 * len(self.actors) + 1000:
+            self._wheel.keep(lambda activation: activation.state != STOPPED)
+        self._look()
+
+    def _look(self) -> None:
+        """In the hub: look at a slice of what is due. It only marks and wakes: Shutdown handlers run on workers, so a
+        slow one delays nobody.
+        """
+        dispatcher, wheel, idle_timeout = self._dispatcher, self._wheel, self._idle_timeout
+        assert dispatcher is not None
+        now = self._clock.monotonic()
+        finished = False
+        for _ in range(_SLICE):
+            if len(dispatcher.ready) > _SLICE:
+                break
+            activation = wheel.take()
+            if activation is None:
+                finished = True
+                break
+            if activation.state == STOPPED:
+                continue
+            due = activation.last_active + idle_timeout
+            if activation.inbox is not None or activation.worker is not None or activation.has_deferred():
+                wheel.add(activation, now + idle_timeout)
+            elif due > now:
+                wheel.add(activation, due)
+            elif activation.state == ACTIVE and not dispatcher.cancelled.is_set():
+                activation.state = LEAVING
+                dispatcher.wake(activation)
+                wheel.add(activation, now + idle_timeout)  # a message may come first; if none does, it is dropped
+            else:
+                wheel.add(activation, now + idle_timeout)
+        self._timer = self._clock.call_later(self._interval if finished else 0.001, self._sweep if finished else self._look)
+
+
+def _creator(name: str, factory: Callable[..., Any]) -> Callable[[], Receiver]:
+    """Return a function without arguments that makes a receiver."""
+    if inspect.isclass(factory):
+        if not callable(getattr(factory, "receive", None)):
+            raise RegistrationError(f"class {factory.__name__} for actor type {name!r} has no receive(self, ctx) method")
+        if _required(factory) not in (0, None):
+            raise RegistrationError(
+                f"class {factory.__name__} for actor type {name!r} needs arguments: "
+                f"register a factory such as lambda: {factory.__name__}(...)"
+            )
+        return factory
+    if not callable(factory):
+        hint = "; register its class or a factory: every actor needs an object of its own"
+        raise RegistrationError(
+            f"factory of actor type {name!r} must be a class, a function without arguments or a function f(ctx), "
+            f"got {factory!r}" + (hint if hasattr(factory, "receive") else "")
+        )
+    required = _required(factory)
+    if required in (0, None):
+        return factory
+    if required == 1:
+        return lambda: FunctionReceiver(factory)
+    raise RegistrationError(
+        f"function for actor type {name!r} must take no argument (a factory) or one (a receiver f(ctx)), "
+        f"{getattr(factory, '__name__', factory)!r} requires {required}"
+    )
+
+
+def _required(factory: Callable[..., Any]) -> int | None:
+    """Return how many arguments `factory` can't do without, None if it can't be told."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return None
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return sum(p.default is p.empty and p.kind not in kinds for p in signature.parameters.values())

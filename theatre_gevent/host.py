@@ -1,0 +1,281 @@
+"""The host: the runtime of one process. Wiring, start and stop, and the verbs that users call."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+import warnings
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gevent import Greenlet
+from greenlet import getcurrent
+
+from . import monkey
+from .clock import Clock, SystemClock
+from .config import HostOptions
+from .core.closing import Closer
+from .core.dispatcher import Dispatcher, get_ident
+from .core.registry import Registry
+from .core.worker import Worker
+from .errors import HostDraining, HostFrozen, HostNotRunning, TheatreError
+from .messages import Receiver, Ref
+from .metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+log = logging.getLogger("theatre_gevent.host")
+
+TRANSITIONS: dict[str, set[str]] = {
+    "new": {"active", "stopped"},
+    "active": {"frozen", "draining"},
+    "frozen": {"active", "draining"},
+    "draining": {"stopped"},
+    "stopped": set(),
+}
+"""The states of a host and where each may go."""
+
+_warned = False
+
+
+class Host:
+    """The runtime of actors in one process.
+
+    Args:
+        host_id: Name of this host; a random one by default.
+        clock: Where time comes from; tests give a virtual one.
+        **options: The fields of `HostOptions`, times in seconds.
+
+    Raises:
+        InvalidOption: An option is unknown or out of range.
+    """
+
+    def __init__(self, *, host_id: str | None = None, clock: Clock | None = None, **options: Any) -> None:
+        self.options = HostOptions.from_mapping(options)
+        self.host_id = host_id or f"host-{uuid.uuid4().hex[:12]}"
+        self._clock = clock or SystemClock()
+        self._registry = Registry(self.options, self._clock)
+        self._dispatcher = Dispatcher(self.options, self._clock, self._registry, self._panic)
+        self._closer = Closer(self._dispatcher)
+        self._stopper: Greenlet | None = None
+        self._cause: BaseException | None = None
+        self._state = "new"
+        self.metrics = Metrics(self._dispatcher.snapshot)
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """`new`, `active`, `frozen`, `draining` or `stopped`."""
+        return self._state
+
+    def start(self) -> Host:
+        """Accept messages from now on, in the hub of the calling thread. Returns the host itself.
+
+        Raises:
+            HostNotRunning: The host was started before.
+        """
+        if self._state != "new":
+            raise HostNotRunning(f"host {self.host_id} can't start: it is {self._state}; make a new Host")
+        logger = logging.getLogger("theatre_gevent")
+        if logger.level == logging.NOTSET:
+            logger.setLevel(self.options.log_level)
+        _warn_if_unpatched()
+        self._dispatcher.attach()
+        self._registry.start(self._dispatcher)
+        self._go("active")
+        self._dispatcher.backpressure.open()
+        return self
+
+    def stop(self) -> None:
+        """Stop: finish what was accepted, send Shutdown to every actor, let go of everything.
+
+        Takes at most `drain_timeout` for the messages, as long again for the Shutdown handlers, and a second for
+        handlers that have to be killed. Calling it again, or at the same time, waits for the same end. An actor may
+        call it too: the host then stops in the background, since it has to wait for that very actor.
+        """
+        dispatcher = self._dispatcher
+        if self._state == "new":
+            self._go("stopped")
+            return
+        if get_ident() != dispatcher.thread:
+            options = self.options
+            dispatcher.threads.call(self.stop, (), 2 * options.drain_timeout + options.request_timeout + 2)
+            return
+        self._begin_stop()
+        me = getcurrent()
+        if isinstance(me, Worker) or me is dispatcher.hub or self._stopper is None:
+            return
+        self._stopper.join()
+
+    def freeze(self) -> None:
+        """Suspend the host: refuse work with HostFrozen, fail open requests, make queued messages dead letters.
+
+        Running handlers see `ctx.cancelled` and get `freeze_grace_period` seconds, then they are killed and their
+        actors end. Idle actors keep their state. An actor can't freeze its own host.
+
+        Raises:
+            HostNotRunning: The host is not active.
+        """
+        if self._state == "frozen":
+            return
+        if self._state != "active" or isinstance(getcurrent(), Worker):
+            who = "an actor can't wait for itself" if self._state == "active" else f"it is {self._state}"
+            raise HostNotRunning(f"host {self.host_id} can't freeze: {who}")
+        self._go("frozen")
+        log.warning("host %s freezes", self.host_id)
+        self._closer.freeze(self.options.freeze_grace_period, HostFrozen(f"host {self.host_id} is frozen"))
+
+    def unfreeze(self) -> None:
+        """Go on after `freeze`.
+
+        Raises:
+            HostNotRunning: The host is neither frozen nor active.
+        """
+        if self._state == "active":
+            return
+        if self._state != "frozen":
+            raise HostNotRunning(f"host {self.host_id} can't unfreeze: it is {self._state}")
+        self._go("active")
+        self._closer.unfreeze()
+        log.warning("host %s is active again", self.host_id)
+
+    def __enter__(self) -> Host:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Host {self.host_id} {self._state}>"
+
+    # -- actors ------------------------------------------------------------------------------------------------
+
+    def register_actor(self, name: str, factory: Callable[..., Any]) -> None:
+        """Register an actor type.
+
+        Args:
+            name: The type in `Ref(type, id)`.
+            factory: A class with a `receive(ctx)` method, a function without arguments that returns such an object,
+                or a plain function `f(ctx)` that handles messages itself.
+
+        Raises:
+            RegistrationError: The name is taken, or the factory is none of these.
+        """
+        self._registry.register(name, factory, self._dispatcher)
+
+    def actor(self, name: str) -> Callable[[F], F]:
+        """Register the decorated class or function: `@host.actor("greeter")`."""
+
+        def decorate(factory: F) -> F:
+            self.register_actor(name, factory)
+            return factory
+
+        return decorate
+
+    def spawn_local(self, ref: Ref) -> None:
+        """Activate an actor on this host now, without a message, and wait until it has handled Initialize.
+
+        Raises:
+            UnregisteredActorType: Nobody registered `ref.type`.
+            RemoteActorError: The factory or Initialize raised.
+            RequestTimeout: Initialize took longer than `request_timeout`.
+        """
+        self._dispatcher.spawn(ref)
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    def send(self, ref: Ref, body: object) -> None:
+        """Send a message to an actor and go on; from any greenlet and any native thread.
+
+        Waits while the host or the actor's inbox is full, at most `request_timeout` seconds.
+
+        Raises:
+            UnregisteredActorType: Nobody registered `ref.type`.
+            InvalidRef: `ref` is not a Ref.
+            InboxFull: The host or the inbox stayed full.
+            HostNotRunning: The host is not started (HostDraining: is stopping; HostFrozen: is frozen).
+        """
+        self._dispatcher.send(ref, body, None)
+
+    def request(self, ref: Ref, body: object, timeout: float | None = None) -> Any:
+        """Send a message to an actor and wait for its reply; from any greenlet and any native thread.
+
+        Args:
+            ref: Whom to ask.
+            body: What to ask.
+            timeout: Seconds, by default `request_timeout`. In a handler, at most what is left to its own request.
+
+        Returns:
+            The body of the reply.
+
+        Raises:
+            RequestTimeout: No reply came in time.
+            RemoteActorError: The receiver raised an exception, or stopped without a reply.
+            CallCycle: Called in a handler that the asked actor waits for.
+            ValueError: The timeout is zero or less.
+            UnregisteredActorType: Nobody registered `ref.type`.
+            InvalidRef: `ref` is not a Ref.
+            InboxFull: The host or the inbox stayed full.
+            HostNotRunning: The host is not started (HostDraining: is stopping; HostFrozen: is frozen).
+        """
+        return self._dispatcher.request(ref, body, timeout, None)
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _go(self, state: str) -> None:
+        if state not in TRANSITIONS[self._state]:
+            raise TheatreError(f"host {self.host_id} can't go from {self._state} to {state}")
+        self._state = state
+
+    def _refusal(self) -> HostDraining:
+        word = "has stopped" if self._state == "stopped" else "is stopping"
+        refusal = HostDraining(f"host {self.host_id} {word} and takes no messages")
+        refusal.__cause__ = self._cause
+        return refusal
+
+    def _begin_stop(self) -> None:
+        if self._state not in ("draining", "stopped"):
+            frozen = self._state == "frozen"
+            self._go("draining")
+            self._dispatcher.backpressure.close(self._refusal(), actors_allowed=not frozen)
+            self._stopper = Greenlet.spawn(self._stop, frozen)
+
+    def _stop(self, frozen: bool) -> None:
+        closer, timeout = self._closer, self.options.drain_timeout
+        if not frozen and not closer.drain(timeout, self._refusal()):
+            log.warning("host %s: accepted messages were not all handled within %g s", self.host_id, timeout)
+        ended = closer.shut_down(timeout, self._refusal())
+        if not ended:
+            log.warning("host %s: not all actors ended within %g s", self.host_id, timeout)
+        self._go("stopped")
+        closer.force(self._refusal())
+        closer.finish()
+        self._dispatcher.backpressure.close(self._refusal(), actors_allowed=False)
+
+    def _panic(self, error: BaseException) -> None:
+        """A receiver raised and `panic_recovery` is off."""
+        if self._state == "active":
+            log.critical("host %s stops: a receiver raised and panic_recovery is off", self.host_id)
+            self._cause = error
+            self._begin_stop()
+
+
+def _warn_if_unpatched() -> None:
+    global _warned  # noqa: PLW0603 - once per process, as the warning says
+    if not _warned and not monkey.is_patched():
+        _warned = True
+        warnings.warn(
+            "the standard library is not monkey-patched: blocking calls in actors will block the whole host. "
+            "Begin the program with: from theatre_gevent import monkey; monkey.patch_all()",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+__all__ = ["Host", "Receiver"]
