@@ -1,0 +1,61 @@
+"""Fixtures of all tests. Patches first, as every entry point does."""
+
+from theatre_gevent import monkey
+
+monkey.patch_all()
+
+from collections.abc import Callable, Iterator  # noqa: E402
+from typing import Any  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tests.support import assert_balanced, run_in_steps  # noqa: E402
+from theatre_gevent import DeadLetter, Host, SystemClock  # noqa: E402
+from theatre_gevent.testing import VirtualClock  # noqa: E402
+
+MakeHost = Callable[..., Host]
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    """A clock that only the test moves."""
+    return VirtualClock()
+
+
+@pytest.fixture
+def dead_letters() -> list[DeadLetter]:
+    """What the hosts of `make_host` could not deliver."""
+    return []
+
+
+@pytest.fixture
+def make_host(clock: VirtualClock, dead_letters: list[DeadLetter]) -> Iterator[MakeHost]:
+    """Make started hosts under the virtual clock; at the end they are stopped and their books are checked."""
+    hosts: list[Host] = []
+
+    def make(**options: Any) -> Host:
+        options.setdefault("clock", clock)
+        options.setdefault("dead_letter_handler", dead_letters.append)
+        host = Host(**options).start()
+        hosts.append(host)
+        return host
+
+    yield make
+    for host in hosts:
+        run_in_steps(clock, host.stop)
+        assert host.state == "stopped"
+        assert_balanced(host.metrics)
+        assert host.metrics.snapshot()["actors_active"] == 0
+        assert host.metrics.snapshot()["messages_queued"] == 0
+
+
+@pytest.fixture
+def host(make_host: MakeHost) -> Host:
+    """A host with default options under the virtual clock."""
+    return make_host()
+
+
+@pytest.fixture
+def real_host(make_host: MakeHost) -> Host:
+    """A host with default options under the machine's clock, for what involves native threads or real waits."""
+    return make_host(clock=SystemClock())

@@ -1,0 +1,183 @@
+"""One contract for every clock, and what the virtual one adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+import pytest
+from gevent.hub import get_hub
+from greenlet import getcurrent
+
+from tests.support import in_background, until
+from theatre_gevent import Clock, Host, Ref, Shutdown, SystemClock
+from theatre_gevent.testing import VirtualClock
+
+Pass = Callable[[float], object]
+
+
+@pytest.fixture(params=["system", "virtual"])
+def any_clock(request: pytest.FixtureRequest) -> tuple[Clock, Pass]:
+    """A clock, and how to let its time pass."""
+    if request.param == "system":
+        system = SystemClock()
+        return system, system.sleep
+    virtual = VirtualClock()
+    return virtual, virtual.advance
+
+
+def test_monotonic_moves_by_what_has_passed(any_clock: tuple[Clock, Pass]) -> None:
+    clock, let_pass = any_clock
+    before, wall = clock.monotonic(), clock.time()
+    let_pass(0.02)
+    assert clock.monotonic() - before >= 0.019
+    assert clock.time() > wall
+
+
+def test_timers_run_in_the_hub_in_the_order_of_their_times(any_clock: tuple[Clock, Pass]) -> None:
+    clock, let_pass = any_clock
+    ran: list[tuple[str, bool, float]] = []
+    start = clock.monotonic()
+
+    def note(name: str) -> Callable[[], None]:
+        return lambda: ran.append((name, getcurrent() is get_hub(), clock.monotonic() - start))
+
+    clock.call_later(0.03, note("late"))
+    clock.call_later(0.01, note("early"))
+    clock.call_later(-5.0, note("overdue"))
+    let_pass(0.001)
+    let_pass(0.06)
+    assert [name for name, _, _ in ran] == ["overdue", "early", "late"]
+    assert all(in_hub for _, in_hub, _ in ran)
+    assert ran[1][2] >= 0.0099
+    assert ran[2][2] >= 0.0299
+
+
+def test_a_cancelled_timer_never_runs(any_clock: tuple[Clock, Pass]) -> None:
+    clock, let_pass = any_clock
+    ran: list[int] = []
+    timer = clock.call_later(0.01, lambda: ran.append(1))
+    timer.cancel()
+    timer.cancel()
+    fired = clock.call_later(0.01, lambda: ran.append(2))
+    let_pass(0.03)
+    fired.cancel()
+    assert ran == [2]
+
+
+def test_sleep_lets_others_run(any_clock: tuple[Clock, Pass]) -> None:
+    clock, let_pass = any_clock
+    order: list[str] = []
+
+    def sleeper() -> None:
+        order.append("sleeps")
+        clock.sleep(0.01)
+        order.append("woke")
+
+    task = in_background(sleeper)
+    other = in_background(order.append, "other")
+    other.join()
+    let_pass(0.03)
+    until(task.ready)
+    assert order == ["sleeps", "other", "woke"]
+
+
+def test_virtual_time_stands_still_by_itself(clock: VirtualClock) -> None:
+    before = clock.monotonic(), clock.time()
+    gevent.sleep(0.002)
+    assert (clock.monotonic(), clock.time()) == before
+
+
+def test_virtual_timers_each_run_at_their_own_time(clock: VirtualClock) -> None:
+    start = clock.monotonic()
+    ran: list[float] = []
+
+    def again() -> None:
+        ran.append(clock.monotonic() - start)
+        clock.call_later(10, again)
+
+    clock.call_later(10, again)
+    clock.advance(35)
+    assert ran == [10, 20, 30]
+    assert clock.monotonic() == start + 35
+    assert clock.pending_timers() == 1
+
+
+def test_greenlets_settle_between_two_timers(clock: VirtualClock) -> None:
+    order: list[str] = []
+
+    def work() -> None:
+        for step in range(3):
+            order.append(f"work {step}")
+            gevent.sleep(0)
+
+    clock.call_later(1, lambda: gevent.spawn(work))
+    clock.call_later(1, lambda: order.append("next timer"))
+    clock.advance(1)
+    assert order == ["work 0", "work 1", "work 2", "next timer"]
+
+
+def test_wall_time_can_be_stepped_alone(clock: VirtualClock) -> None:
+    monotonic, wall = clock.monotonic(), clock.time()
+    clock.step_wall_time(-3600)
+    assert clock.monotonic() == monotonic
+    assert clock.time() == pytest.approx(wall - 3600)
+
+
+def test_an_interrupted_virtual_sleep_leaves_no_timer(clock: VirtualClock) -> None:
+    task = gevent.spawn(clock.sleep, 100)
+    clock.settle()
+    assert clock.pending_timers() == 1
+    task.kill()
+    assert clock.pending_timers() == 0
+
+
+@pytest.mark.parametrize("bad", [-1, -0.001, float("nan")])
+def test_time_does_not_run_backwards(clock: VirtualClock, bad: float) -> None:
+    with pytest.raises(ValueError, match="0 seconds or more"):
+        clock.advance(bad)
+
+
+def test_two_greenlets_cannot_advance_at_once(clock: VirtualClock) -> None:
+    inner: list[BaseException] = []
+
+    def meddle() -> None:
+        try:
+            clock.advance(1)
+        except RuntimeError as error:
+            inner.append(error)
+
+    clock.call_later(1, lambda: gevent.spawn(meddle))
+    clock.advance(2)
+    assert "another greenlet" in str(inner[0])
+
+
+def test_settle_gives_up_on_what_never_rests(clock: VirtualClock) -> None:
+    def restless() -> None:
+        while True:
+            gevent.sleep(0)
+
+    task = gevent.spawn(restless)
+    try:
+        with pytest.raises(RuntimeError, match="did not come to rest"):
+            clock.settle(at_most=0.05)
+    finally:
+        task.kill()
+
+
+def test_a_host_under_a_virtual_clock_passes_an_hour_at_once(clock: VirtualClock) -> None:
+    left: list[float] = []
+    start = clock.monotonic()
+
+    def receiver(ctx: object) -> None:
+        if isinstance(getattr(ctx, "message", None), Shutdown):
+            left.append(clock.monotonic() - start)
+
+    with Host(clock=clock, idle_timeout=3600) as host:
+        host.register_actor("a", receiver)
+        host.send(Ref("a", "1"), "hi")
+        clock.advance(3599)
+        assert left == []
+        clock.advance(2)
+        assert len(left) == 1
+        assert 3600 <= left[0] <= 3601

@@ -1,0 +1,140 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+import gevent
+from gevent.event import Event
+from gevent.hub import get_hub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _VirtualTimer:
+    __slots__ = ("callback", "due", "number")
+
+    def __init__(self, due: float, number: int, callback: Callable[[], object]) -> None:
+        self.due = due
+        self.number = number
+        self.callback: Callable[[], object] | None = callback
+
+    def __lt__(self, other: _VirtualTimer) -> bool:
+        # Those due at the same instant run in the order in which they were set.
+        return (self.due, self.number) < (other.due, other.number)
+
+    def cancel(self) -> None:
+        """Forget the call. Harmless when it was made already."""
+        self.callback = None
+
+
+class VirtualClock:
+    """A `Clock` whose time passes only in `advance`: hours of idleness and timeouts, tested in microseconds.
+
+        clock = VirtualClock()
+        with Host(clock=clock, idle_timeout=3600) as host:
+            ...
+            clock.advance(3601)             # every idle actor has had its Shutdown now
+
+    It belongs to one thread's hub. What waits for something real, a socket, a native thread or `gevent.sleep`, is not
+    moved by it. A greenlet that waits for the host, in `request` for instance, needs another one that advances the
+    clock.
+
+    Args:
+        start: First reading of `monotonic`, in seconds.
+        epoch: First reading of `time`, in seconds since the epoch.
+    """
+
+    # Neither starts at 0, so that code which takes a reading of 0.0 for "never" is not flattered.
+    def __init__(self, *, start: float = 1_000.0, epoch: float = 1_700_000_000.0) -> None:
+        self._now = start
+        self._wall = epoch - start
+        self._timers: list[_VirtualTimer] = []
+        self._set = 0
+        self._advancing = False
+
+    def monotonic(self) -> float:
+        """Seconds since a fixed point; moved by `advance` alone."""
+        return self._now
+
+    def time(self) -> float:
+        """Wall time in seconds since the epoch; moved by `advance` and by `step_wall_time`."""
+        return self._wall + self._now
+
+    def sleep(self, seconds: float) -> None:
+        """Block the calling greenlet until the clock has been advanced by `seconds`."""
+        awake = Event()
+        timer = self.call_later(seconds, awake.set)
+        try:
+            awake.wait()
+        finally:
+            timer.cancel()
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> _VirtualTimer:
+        """Run `callback` in the hub when the clock has been advanced by `delay` seconds.
+
+        A delay of zero or less is due too, but like every other it waits for the next `advance`, if only of 0 seconds.
+        """
+        self._set += 1
+        timer = _VirtualTimer(self._now + max(0.0, delay), self._set, callback)
+        heappush(self._timers, timer)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass.
+
+        Timers that fall due run one by one in the order of their times, each at its own time, and after each the
+        greenlets run until all of them wait for something. So what a timer sets in motion may set new timers, and
+        those that fall within `seconds` run as well.
+
+        Args:
+            seconds: How long, 0 or more. 0 runs what is due now.
+
+        Raises:
+            ValueError: `seconds` is negative.
+            RuntimeError: Another greenlet is advancing this clock, or the greenlets did not come to rest.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"a clock can only be advanced by 0 seconds or more, got {seconds!r}")
+        if self._advancing:
+            raise RuntimeError("the clock is being advanced by another greenlet")
+        self._advancing = True
+        try:
+            end = self._now + seconds
+            self.settle()
+            while self._timers and self._timers[0].due <= end:
+                timer = heappop(self._timers)
+                callback, timer.callback = timer.callback, None
+                if callback is None:
+                    continue
+                self._now = max(self._now, timer.due)
+                get_hub().loop.run_callback(callback)
+                self.settle()
+            self._now = end
+        finally:
+            self._advancing = False
+
+    def step_wall_time(self, seconds: float) -> None:
+        """Set the wall clock forward, or back when negative, as an administrator would; `monotonic` is untouched."""
+        self._wall += seconds
+
+    def pending_timers(self) -> int:
+        """Return how many calls are due later: a way to find timers that were forgotten."""
+        return sum(timer.callback is not None for timer in self._timers)
+
+    def settle(self, at_most: float = 10.0) -> None:
+        """Let the greenlets of this thread run, without time passing, until all of them wait for something.
+
+        Args:
+            at_most: Real seconds after which it gives up.
+
+        Raises:
+            RuntimeError: They still ran after `at_most`: something sends to itself for ever, say.
+        """
+        # The loop calls an idle watcher when it finds neither due timers nor ready sockets. Twice, because callbacks
+        # that the last of those added may be still to come at the first.
+        with gevent.Timeout(at_most, RuntimeError(f"the greenlets did not come to rest within {at_most:g} s")):
+            gevent.idle()
+            gevent.idle()
