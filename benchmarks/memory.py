@@ -11,7 +11,6 @@ from theatre_gevent import monkey
 
 monkey.patch_all()
 
-import argparse
 import gc
 import sys
 from time import perf_counter
@@ -19,9 +18,8 @@ from time import perf_counter
 import gevent
 import psutil
 
+from report import Parser, machine, positive, table, versions
 from theatre_gevent import Context, Host, Ref
-
-from report import machine, positive, table, versions
 
 
 class Stateless:
@@ -47,7 +45,7 @@ def activate(host: Host, prefix: str, number: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--actors", type=positive, default=1_000_000, help="number of actors (default: %(default)s)")
     args = parser.parse_args()
 

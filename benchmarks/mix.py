@@ -10,7 +10,6 @@ from theatre_gevent import monkey
 
 monkey.patch_all()
 
-import argparse
 import gc
 import json
 import random
@@ -19,9 +18,8 @@ from time import perf_counter
 
 import gevent
 
+from report import Parser, percent, positive, seconds
 from theatre_gevent import Context, Host, Ref
-
-from report import percent, positive, seconds
 
 BATCH = 64
 """Operations between two looks at the clock, so that looking costs little."""
@@ -75,7 +73,7 @@ def wait_until_handled(host: Host) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--actors", type=positive, default=1000, help="number of actors (default: %(default)s)")
     parser.add_argument("--workers", type=positive, default=10, help="greenlets at work (default: %(default)s)")
     parser.add_argument("--sendpct", type=percent, default=70, help="share of sends in percent (default: %(default)s)")

@@ -6,7 +6,6 @@ the output is the result as JSON.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import random
@@ -17,7 +16,7 @@ from typing import Any
 
 import pykka
 
-from report import percent, positive, seconds
+from report import Parser, percent, positive, seconds
 
 BATCH = 64
 
@@ -55,7 +54,7 @@ def work(refs: list[pykka.ActorRef[Echo]], share: float, until: float, seed: int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--actors", type=positive, default=1000, help="number of actors (default: %(default)s)")
     parser.add_argument("--workers", type=positive, default=10, help="threads at work (default: %(default)s)")
     parser.add_argument("--sendpct", type=percent, default=70, help="share of tells in percent (default: %(default)s)")

@@ -6,16 +6,15 @@ has been handled counts: the clock runs until all inboxes are empty.
 
 from __future__ import annotations
 
-import argparse
 from statistics import median
 
-from report import machine, percent, positive, run_child, seconds, table, versions
+from report import Parser, machine, percent, positive, run_child, seconds, table, versions
 
 PEERS = {"theatre_gevent": "mix.py", "pykka": "mix_pykka.py"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--actors", type=positive, default=1000, help="number of actors (default: %(default)s)")
     parser.add_argument("--workers", type=positive, default=10, help="greenlets or threads (default: %(default)s)")
     parser.add_argument("--sendpct", type=percent, default=70, help="share of sends in percent (default: %(default)s)")

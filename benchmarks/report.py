@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 HERE = Path(__file__).resolve().parent
 
@@ -65,6 +65,13 @@ def run_child(script: str, *arguments: str, timeout: float = 600.0) -> dict[str,
         sys.exit(f"{script} {' '.join(arguments)} failed with exit code {done.returncode}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the flags, and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def positive(text: str) -> int:

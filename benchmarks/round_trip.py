@@ -20,9 +20,8 @@ import gevent
 from gevent.hub import get_hub
 from greenlet import getcurrent, greenlet
 
+from report import Parser, machine, positive, table, versions
 from theatre_gevent import Context, Host, Ref
-
-from report import machine, positive, table, versions
 
 
 def answer(ctx: Context) -> None:
@@ -67,7 +66,7 @@ def measure(host: Host, ref: Ref, args: argparse.Namespace) -> tuple[list[float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=positive, default=50_000, help="requests in a batch (default: %(default)s)")
     parser.add_argument("--pairs", type=positive, default=200_000, help="pairs in a batch (default: %(default)s)")
     parser.add_argument("--repetitions", type=positive, default=15, help="batches of each (default: %(default)s)")

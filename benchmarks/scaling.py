@@ -6,14 +6,13 @@ processor's caches: a random one of a million actors is in none of them.
 
 from __future__ import annotations
 
-import argparse
 from statistics import median
 
-from report import machine, percent, positive, run_child, seconds, table, versions
+from report import Parser, machine, percent, positive, run_child, seconds, table, versions
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--few", type=positive, default=1000, help="number of actors (default: %(default)s)")
     parser.add_argument("--many", type=positive, default=1_000_000, help="number of actors (default: %(default)s)")
     parser.add_argument("--workers", type=positive, default=10, help="greenlets at work (default: %(default)s)")
