@@ -7,10 +7,13 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOption
 from .messages import DeadLetter
+
+if TYPE_CHECKING:
+    from .clock import Clock
 
 _MAX_INBOX = 1 << 30
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -71,7 +74,9 @@ class HostOptions:
             elif check == "count":
                 _check_count(option.name, value)
         if self.admin_addr is not None and not isinstance(self.admin_addr, str):
-            raise InvalidOption(f"admin_addr must be None or a string such as '127.0.0.1:9090', got {self.admin_addr!r}")
+            raise InvalidOption(
+                f"admin_addr must be None or a string such as '127.0.0.1:9090', got {self.admin_addr!r}"
+            )
         if self.dead_letter_handler is not None and not callable(self.dead_letter_handler):
             raise InvalidOption(f"dead_letter_handler must be callable or None, got {self.dead_letter_handler!r}")
         if not isinstance(self.panic_recovery, bool):
@@ -92,6 +97,31 @@ class HostOptions:
                 hint = f"did you mean {close[0]!r}?" if close else "allowed: " + ", ".join(known)
                 raise InvalidOption(f"unknown Host option {name!r}; {hint}")
         return cls(**options)
+
+
+def check_host_id(value: str | None) -> str | None:
+    """Return `value` if a host can be called that, None included.
+
+    Raises:
+        InvalidOption: It is no name.
+    """
+    if value is not None and (not isinstance(value, str) or not value):
+        raise InvalidOption(f"host_id must be a non-empty string or None, got {value!r}")
+    return value
+
+
+def check_clock(value: Clock | None) -> Clock | None:
+    """Return `value` if it has the methods of a `Clock`; None passes too.
+
+    Raises:
+        InvalidOption: It lacks some of them.
+    """
+    missing = [
+        name for name in ("monotonic", "time", "sleep", "call_later") if not callable(getattr(value, name, None))
+    ]
+    if value is not None and missing:
+        raise InvalidOption(f"clock must be a Clock or None, got {value!r}, which lacks {', '.join(missing)}")
+    return value
 
 
 def _check_seconds(name: str, value: object, zero_allowed: bool) -> float:
