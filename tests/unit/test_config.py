@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from theatre_gevent import Host, HostOptions, InvalidOption, TheatreError
 
 SECONDS = ["idle_timeout", "request_timeout", "cleanup_interval", "placement_ttl", "schedule_recovery_interval"]
 SECONDS_OR_ZERO = ["drain_timeout", "freeze_grace_period", "safety_margin"]
+make: Callable[..., Host] = Host
 COUNTS = ["actor_inbox_size", "host_inbox_size", "max_renewal_failures"]
 
 
@@ -45,7 +47,7 @@ def test_options_do_not_change() -> None:
 @pytest.mark.parametrize("bad", [-1, -0.001, "5", None, True, float("nan"), float("inf"), [1]])
 def test_bad_seconds(name: str, bad: Any) -> None:
     with pytest.raises(InvalidOption, match=f"^{name} must be a finite number of seconds") as caught:
-        Host(**{name: bad})
+        make(**{name: bad})
     assert repr(bad) in str(caught.value)
     assert isinstance(caught.value, (TheatreError, ValueError))
 
@@ -53,17 +55,17 @@ def test_bad_seconds(name: str, bad: Any) -> None:
 @pytest.mark.parametrize("name", SECONDS)
 def test_zero_seconds_refused(name: str) -> None:
     with pytest.raises(InvalidOption, match=f"^{name} .*more than 0, got 0$"):
-        Host(**{name: 0})
+        make(**{name: 0})
 
 
 @pytest.mark.parametrize("name", SECONDS_OR_ZERO)
 def test_zero_seconds_allowed(name: str) -> None:
-    assert getattr(Host(**{name: 0}).options, name) == 0.0
+    assert getattr(make(**{name: 0}).options, name) == 0.0
 
 
 @pytest.mark.parametrize("name", SECONDS + SECONDS_OR_ZERO)
 def test_seconds_become_floats(name: str) -> None:
-    value = getattr(Host(**{name: 3}).options, name)
+    value = getattr(make(**{name: 3}).options, name)
     assert (type(value), value) == (float, 3.0)
 
 
@@ -71,7 +73,7 @@ def test_seconds_become_floats(name: str) -> None:
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "64", None, True, 1 << 31])
 def test_bad_counts(name: str, bad: Any) -> None:
     with pytest.raises(InvalidOption, match=f"^{name} must be a whole number from 1 to ") as caught:
-        Host(**{name: bad})
+        make(**{name: bad})
     assert repr(bad) in str(caught.value)
 
 
@@ -94,7 +96,7 @@ def test_bad_counts(name: str, bad: Any) -> None:
 )
 def test_other_bad_options(name: str, bad: Any) -> None:
     with pytest.raises(InvalidOption, match=f"^{name} must be "):
-        Host(**{name: bad})
+        make(**{name: bad})
 
 
 @pytest.mark.parametrize(("given", "level"), [("debug", 10), ("WARNING", 30), (15, 15), (logging.ERROR, 40)])

@@ -114,8 +114,8 @@ def test_idle_wheel_forgets_what_is_not_wanted(items: list[int], now: int) -> No
     assert len(wheel) == sum(item % 2 == 0 for item in items)
     wheel.collect(1_000)
     left = []
-    while (item := wheel.take()) is not None:
-        left.append(item)
+    while (taken := wheel.take()) is not None:
+        left.append(taken)
     assert sorted(left) == sorted(item for item in items if item % 2 == 0)
     wheel.clear()
     assert len(wheel) == 0

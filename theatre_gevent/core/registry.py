@@ -130,20 +130,30 @@ class Registry:
                 wheel.add(activation, now + idle_timeout)  # a message may come first; if none does, it is dropped
             else:
                 wheel.add(activation, now + idle_timeout)
-        self._timer = self._clock.call_later(self._interval if finished else 0.001, self._sweep if finished else self._look)
+        self._timer = self._clock.call_later(
+            self._interval if finished else 0.001, self._sweep if finished else self._look
+        )
 
 
-def _creator(name: str, factory: Callable[..., Any]) -> Callable[[], Receiver]:
+def _creator(name: str, factory: Any) -> Callable[[], Receiver]:
     """Return a function without arguments that makes a receiver."""
+    if any(map(inspect.iscoroutinefunction, (factory, getattr(factory, "receive", None)))):
+        raise RegistrationError(
+            f"the receiver of actor type {name!r} is a coroutine function, which nobody would await: "
+            "make it a plain function, it may block"
+        )
+    create: Callable[[], Receiver] = factory
     if inspect.isclass(factory):
         if not callable(getattr(factory, "receive", None)):
-            raise RegistrationError(f"class {factory.__name__} for actor type {name!r} has no receive(self, ctx) method")
+            raise RegistrationError(
+                f"class {factory.__name__} for actor type {name!r} has no receive(self, ctx) method"
+            )
         if _required(factory) not in (0, None):
             raise RegistrationError(
                 f"class {factory.__name__} for actor type {name!r} needs arguments: "
                 f"register a factory such as lambda: {factory.__name__}(...)"
             )
-        return factory
+        return create
     if not callable(factory):
         hint = "; register its class or a factory: every actor needs an object of its own"
         raise RegistrationError(
@@ -152,7 +162,7 @@ def _creator(name: str, factory: Callable[..., Any]) -> Callable[[], Receiver]:
         )
     required = _required(factory)
     if required in (0, None):
-        return factory
+        return create
     if required == 1:
         return lambda: FunctionReceiver(factory)
     raise RegistrationError(
