@@ -1,0 +1,79 @@
+"""The command: options in, exit code out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import gevent
+
+from .options import LoadOptions, UsageError, parse
+from .profiling import MissingPackage, require
+from .stop import Stop
+
+FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+"""Exit codes beside 0. 130 and 143 are what a shell reports of a program that Ctrl+C or SIGTERM ended."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the load test and return the exit code.
+
+    Args:
+        argv: The arguments after the program's name, by default the process' own.
+    """
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+        require("psutil")
+        if options.cpuprofile is not None:
+            require("pyinstrument")
+    except (UsageError, MissingPackage) as error:
+        _complain(str(error))
+        return USAGE
+    return _run(options)
+
+
+def _run(options: LoadOptions) -> int:
+    from . import report  # these need the optional packages that were just looked for
+    from .run import HostSpec, Watcher, build, run_host
+
+    stop = Stop()
+    _listen(stop)
+    _say(report.banner(options, build()) + "\n")
+    watcher = Watcher(
+        progress=lambda sample: _say(report.progress_line([sample])),
+        warmed=lambda warmth: _say(report.warm_line(warmth)),
+        stopping=lambda: _say("stopping"),
+    )
+    result = report.result(options, build(), [run_host(HostSpec(0, options), stop, watcher)])
+    _say(report.summary(result))
+    code = int(result["exit_code"])
+    if result["error"] is not None:
+        _complain(result["error"])
+    if options.json is not None:
+        try:
+            report.write_json(options.json, result)
+        except OSError as error:
+            _complain(f"-json {options.json} can't be written: {error.strerror}")
+            code = code or FAILED
+    return code
+
+
+def _listen(stop: Stop) -> None:
+    """Let the first signal end the run, and the second one end the process at once."""
+
+    def caught(number: signal.Signals, code: int) -> None:
+        _say(f"{number.name}: ending the run; once more ends it at once")
+        signal.signal(number, signal.SIG_DFL)
+        stop.ask(code)
+
+    gevent.signal_handler(signal.SIGINT, caught, signal.SIGINT, INTERRUPTED)
+    gevent.signal_handler(signal.SIGTERM, caught, signal.SIGTERM, TERMINATED)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"loadtest.py: {text}\n")

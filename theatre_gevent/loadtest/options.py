@@ -1,0 +1,265 @@
+"""Flags, profiles, durations and sizes."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .profiling import CPU_FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GIB = 1 << 30
+MODES = ("mixed", "forward", "local")
+
+
+class UsageError(Exception):
+    """The command line is wrong; the message is one line that says what is allowed."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A size of load test; times in seconds, sizes in bytes."""
+
+    name: str
+    actors: int
+    workers: int
+    actor_inbox: int
+    host_inbox: int
+    idle_timeout: float
+    memlimit: int
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("small", 1_000, 10, 64, 4_096, 2.0, 2 * GIB),
+        Profile("medium", 10_000, 20, 64, 8_192, 5.0, 2 * GIB),
+        Profile("large", 100_000, 50, 32, 16_384, 10.0, 4 * GIB),
+        Profile("massive", 1_000_000, 100, 8, 32_768, 30.0, 8 * GIB),
+    )
+}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """One load test, all values settled; times in seconds, sizes in bytes.
+
+    Attributes:
+        profile: Name of the profile that the other values were taken from where no flag gave them.
+        hosts: Number of hosts.
+        mode: `mixed`, `forward` or `local`: which hosts get workers, and whom these address.
+        dsn: Postgres to use, None for a cluster without a database.
+        actors: Size of the pool of actors, over all hosts.
+        workers: Workers per host.
+        actor_inbox: `actor_inbox_size` of the hosts.
+        host_inbox: `host_inbox_size` of the hosts.
+        idle_timeout: `idle_timeout` of the hosts.
+        duration: How long the workers work.
+        memlimit: The run ends when a process' resident memory exceeds it; 0 for no limit.
+        sendpct: Percentage of operations that are sends; the others are requests.
+        seed: Of the random choices.
+        warm: Activate every actor before the clock starts.
+        cpuprofile: Where to write a CPU profile.
+        memprofile: Where to write a memory profile.
+        json: Where to write the result.
+    """
+
+    profile: str
+    hosts: int
+    mode: str
+    dsn: str | None
+    actors: int
+    workers: int
+    actor_inbox: int
+    host_inbox: int
+    idle_timeout: float
+    duration: float
+    memlimit: int
+    sendpct: int
+    seed: int
+    warm: bool
+    cpuprofile: Path | None
+    memprofile: Path | None
+    json: Path | None
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:([kmgt])(?:i?b)?)?", re.IGNORECASE)
+_POWERS = {"k": 10, "m": 20, "g": 30, "t": 40}
+
+
+def parse_duration(text: str) -> float:
+    """Read `30s`, `2m`, `1h30m`, `500ms` or a bare number of seconds; return seconds.
+
+    Raises:
+        ValueError: It is none of these, or not more than 0.
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        seconds = float(text)
+    elif _DURATION.fullmatch(text):
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+    else:
+        raise ValueError(f"must be a duration such as 30s, 2m, 1h30m or 500ms, got {text!r}")
+    if not 0 < seconds <= 366 * 86400:
+        raise ValueError(f"must be more than 0 and at most a year, got {text!r}")
+    return seconds
+
+
+def parse_size(text: str) -> int:
+    """Read `512M`, `2GiB` or a bare number of GiB, `0` for no limit; return bytes.
+
+    Units are powers of 1024, however they are spelled.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"must be a size such as 512M, 2GiB or 8 (GiB), or 0 for none, got {text!r}")
+    size = int(float(match[1]) * (1 << _POWERS[(match[2] or "g").lower()]))
+    if size > 1 << 50:
+        raise ValueError(f"must be at most 1024T, got {text!r}")
+    return size
+
+
+def parse(argv: list[str]) -> LoadOptions:
+    """Read a command line. `-help` prints help and exits.
+
+    Raises:
+        UsageError: A flag is unknown, out of range, or not available yet.
+    """
+    parser = _parser()
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise UsageError(_explain_unknown(parser, unknown[0]))
+    return _settle(known)
+
+
+def _settle(given: argparse.Namespace) -> LoadOptions:
+    if given.dsn is not None:
+        if not given.dsn:
+            raise UsageError("-dsn must be a Postgres connection string, got an empty one")
+        raise UsageError("-dsn is not available yet: this version has no Postgres cluster; leave it out")
+    if given.hosts != 1:
+        raise UsageError(f"-hosts {given.hosts} is not available yet: this version has no cluster; use -hosts 1")
+    profile = PROFILES[given.profile]
+    values = {name: getattr(given, name) for name in LoadOptions.__dataclass_fields__}
+    for name in ("actors", "workers", "actor_inbox", "host_inbox", "idle_timeout", "memlimit"):
+        if values[name] is None:
+            values[name] = getattr(profile, name)
+    for flag in ("cpuprofile", "memprofile", "json"):
+        _check_writable(flag, values[flag])
+    cpuprofile: Path | None = values["cpuprofile"]
+    if cpuprofile is not None and cpuprofile.suffix not in CPU_FORMATS:
+        raise UsageError(f"-cpuprofile must end in {' or '.join(CPU_FORMATS)}, got {str(cpuprofile)!r}")
+    return LoadOptions(**values)
+
+
+def _check_writable(flag: str, path: Path | None) -> None:
+    """Find out before the run, not after it."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"-{flag} must be a file in a folder that exists, got {str(path)!r}")
+    existed = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise UsageError(f"-{flag} {path} can't be written: {error.strerror}") from error
+    if not existed:
+        path.unlink()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse names every spelling of a flag; the first is enough.
+        message = re.sub(r"argument (-\w+)(/--?\w+)*: ", r"\1 ", message)
+        raise UsageError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="loadtest.py",
+        description="Keep a host busy: workers send to and request from random actors, and the result is printed.",
+        epilog="Profiles: " + "; ".join(map(_describe, PROFILES.values())) + ". Every flag is also spelled with two "
+        "dashes. Exit codes: 0 done, 1 the run failed (memory limit, a crash, counters that do not balance), 2 bad "
+        "flags, 130 Ctrl+C, 143 SIGTERM; all but 2 print the summary.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    group = parser.add_argument_group("flags")
+
+    def flag(name: str, **settings: Any) -> None:
+        group.add_argument(f"-{name}", f"--{name}", **settings)
+
+    flag("profile", choices=PROFILES, default="small", help="sizes, see below; default small")
+    flag("hosts", type=_count(1, 1000), default=1, metavar="N", help="number of hosts; only 1 for now")
+    flag("mode", choices=MODES, default="mixed", help="who addresses whom; makes no difference to one host")
+    flag("dsn", metavar="DSN", help="Postgres connection string; not available yet")
+    flag("actors", type=_count(1, 100_000_000), metavar="N", help="size of the pool of actors")
+    flag("workers", type=_count(1, 100_000), metavar="N", help="workers per host")
+    flag("inbox", dest="actor_inbox", type=_count(1, 1 << 30), metavar="N", help="messages waiting for one actor")
+    flag("hostinbox", dest="host_inbox", type=_count(1, 1 << 30), metavar="N", help="messages accepted and not handled")
+    flag("idle", dest="idle_timeout", type=_duration, metavar="TIME", help="an actor leaves when idle for so long")
+    flag("duration", type=_duration, default=30.0, metavar="TIME", help="30s, 2m, 1h30m, 500ms; default 30s")
+    flag("memlimit", type=_size, metavar="SIZE", help="end when resident memory exceeds it: 8 (GiB), 512M, 0 for none")
+    flag("sendpct", type=_count(0, 100), default=70, metavar="N", help="percentage of sends; default 70")
+    flag("seed", type=_count(0, (1 << 63) - 1), default=1, metavar="N", help="of the random choices; default 1")
+    flag("warm", action="store_true", help="activate every actor before the clock starts")
+    flag("cpuprofile", type=Path, metavar="FILE", help=_CPU_HELP)
+    flag("memprofile", type=Path, metavar="FILE", help="a text report of live memory by source line (tracemalloc)")
+    flag("json", type=Path, metavar="FILE", help="the result as one JSON object")
+    group.add_argument("-h", "-help", "--help", action="help", help="this text")
+    return parser
+
+
+_CPU_HELP = "CPU profile (pyinstrument): .html opens in a browser, .json at speedscope.app"
+
+
+def _describe(p: Profile) -> str:
+    return (
+        f"{p.name} {p.actors} actors, {p.workers} workers per host, inboxes {p.actor_inbox} and {p.host_inbox}, "
+        f"idle timeout {p.idle_timeout:g} s, memory limit {p.memlimit // GIB} GiB"
+    )
+
+
+def _explain_unknown(parser: argparse.ArgumentParser, word: str) -> str:
+    if not word.startswith("-"):
+        return f"unexpected argument {word!r}: all arguments are flags, see -help"
+    name = word.split("=")[0].lstrip("-")
+    flags = [s[1:] for action in parser._actions for s in action.option_strings if not s.startswith("--")]
+    close = difflib.get_close_matches(name, flags, n=1)
+    hint = f"did you mean -{close[0]}?" if close else "allowed: " + ", ".join(f"-{f}" for f in flags)
+    return f"unknown flag {word}; {hint}"
+
+
+def _count(least: int, most: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not re.fullmatch(r"-?\d+", text, re.ASCII) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
+        return int(text)
+
+    return convert
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,170 @@
+"""What is printed and written: banner, progress, summary, JSON."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import ujson
+
+from .monitor import GC_BANNER
+from .result import operations, summarize
+from .workload import TIMED_EVERY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .options import LoadOptions
+    from .result import HostResult, Progress, Warmth
+
+_MIB = 1 << 20
+_BUILDS = {"pure": "plain Python", "compiled": "compiled"}
+
+
+def banner(options: LoadOptions, build: str) -> str:
+    """Return what is about to be done, with what."""
+    standalone = "standalone" if options.hosts == 1 else "ring-only"
+    limit = f"{options.memlimit / _MIB:,.0f} MiB" if options.memlimit else "none"
+    rows = [
+        ("profile", options.profile),
+        ("hosts", f"{options.hosts} ({standalone})"),
+        ("mode", options.mode),
+        ("actors", f"{options.actors:,}" + (", all activated first" if options.warm else "")),
+        ("workers", f"{options.workers:,} per host"),
+        ("mix", f"{options.sendpct} % send, {100 - options.sendpct} % request"),
+        ("duration", f"{options.duration:g} s"),
+        ("inboxes", f"{options.actor_inbox:,} per actor, {options.host_inbox:,} per host"),
+        ("idle timeout", f"{options.idle_timeout:g} s"),
+        ("memlimit", limit),
+        ("seed", str(options.seed)),
+        ("python", f"{platform.python_version()} ({platform.python_implementation()})"),
+        ("gevent", version("gevent")),
+        ("build", _BUILDS[build]),
+        ("GC", GC_BANNER),
+    ]
+    tools = [name for name, path in (("CPU", options.cpuprofile), ("memory", options.memprofile)) if path is not None]
+    if tools:
+        rows.append(("profiling", " and ".join(tools) + ": expect lower figures"))
+    return "theatre_gevent load test\n" + "\n".join(f"  {name + ':':<14}{value}" for name, value in rows)
+
+
+def progress_line(samples: list[Progress]) -> str:
+    """Return one line for what all processes reported of an interval.
+
+    CPU is in percent of one core; greenlets are the load's own plus the hosts' workers, at work or parked.
+    """
+    rate = sum(s["operations"] / s["interval"] for s in samples)
+    load = sum(s["load_greenlets"] for s in samples)
+    hosts = sum(s["host_greenlets"] for s in samples)
+    return (
+        f"[{max(s['elapsed'] for s in samples):5.0f} s]  {rate:11,.0f} ops/s  "
+        f"CPU {sum(s['cpu_percent'] for s in samples):5.1f} %  "
+        f"RSS {sum(s['rss'] for s in samples) / _MIB:7,.0f} MiB  "
+        f"actors {sum(s['actors_active'] for s in samples):9,}  "
+        f"greenlets {load} load + {hosts} host  "
+        f"GC +{sum(s['gc_collections'] for s in samples)} ({1000 * sum(s['gc_seconds'] for s in samples):.0f} ms)"
+    )
+
+
+def warm_line(warmth: Warmth) -> str:
+    """Return what the warm start did."""
+    rate = warmth["activations"] / warmth["seconds"] if warmth["seconds"] > 0 else 0.0
+    return f"warm: {warmth['actors_alive']:,} actors alive in {warmth['seconds']:.2f} s, {rate:,.0f} activations/s"
+
+
+def result(options: LoadOptions, build: str, parts: list[HostResult]) -> dict[str, Any]:
+    """Return the machine-readable result of a run."""
+    per_host = []
+    for part in parts:
+        row: dict[str, Any] = {key: value for key, value in part.items() if key not in ("activated", "latencies")}
+        row["ops_per_second"] = operations(part) / part["duration"] if part["duration"] > 0 else 0.0
+        per_host.append(row)
+    return {
+        **summarize(parts),
+        "latency_timed_every": TIMED_EVERY,
+        "profile": options.profile,
+        "hosts": options.hosts,
+        "mode": options.mode,
+        "build": build,
+        "python": platform.python_version(),
+        "gevent": version("gevent"),
+        "actors": options.actors,
+        "workers_per_host": options.workers,
+        "sendpct": options.sendpct,
+        "seed": options.seed,
+        "warm": options.warm,
+        "gc": GC_BANNER,
+        "per_host": per_host,
+    }
+
+
+def summary(run: dict[str, Any]) -> str:
+    """Return the final summary of a `result`."""
+    latency = run["latency_ms"]
+    figures = "  ".join(f"{name} {_ms(latency[name])}" for name in ("p50", "p95", "p99", "max"))
+    rows = [
+        ("duration", f"{run['duration_seconds']:.3f} s, until the last accepted message was handled"),
+        ("ops/s", f"{run['ops_per_second']:,.0f}"),
+        ("sends", f"{run['sends']:,}" + _by_kind("refused besides", run["send_errors_by_kind"])),
+        ("requests", f"{run['requests']:,}"),
+        ("reply errors", f"{run['reply_errors']:,}" + _by_kind("", run["reply_errors_by_kind"])),
+        ("inits", f"{run['inits']:,}"),
+        ("shutdowns", f"{run['shutdowns']:,}"),
+        (
+            "actors",
+            f"{run['different_actors_activated']:,} different ones activated of {run['actors']:,}, "
+            f"{run['actors_active_peak']:,} alive at once at most",
+        ),
+        ("latency", f"{figures}  (requests; {run['latency_samples']:,} timed, 1 in {run['latency_timed_every']})"),
+        ("peak RSS", f"{run['peak_rss_bytes'] / _MIB:,.0f} MiB"),
+        ("CPU", f"{run['cpu_seconds']:.2f} s"),
+        ("GC", f"{run['gc_collections']} collections, {run['gc_seconds']:.3f} s"),
+    ]
+    if "activations_per_second" in run:
+        rows.append(("warm", f"{run['activations_per_second']:,.0f} activations/s"))
+    lines = ["", "=== summary ===", *(f"  {name + ':':<14}{value}" for name, value in rows), ""]
+    lines += _examples(run["per_host"])
+    lines += _table(run["per_host"])
+    return "\n".join(lines)
+
+
+def write_json(path: Path, run: dict[str, Any]) -> None:
+    """Write a `result` as one JSON object."""
+    path.write_text(ujson.dumps(run, indent=2, escape_forward_slashes=False) + "\n", encoding="utf-8")
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f} ms"
+
+
+def _by_kind(label: str, errors: dict[str, int]) -> str:
+    if not errors:
+        return ""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(errors.items()))
+    return f" ({label} {kinds})" if label else f" ({kinds})"
+
+
+def _examples(per_host: list[dict[str, Any]]) -> list[str]:
+    lines = [f"  {row['host']}, first {kind}: {text}" for row in per_host for kind, text in row["examples"].items()]
+    return [*lines, ""] if lines else []
+
+
+_COLUMNS = {
+    "SENT": "messages_sent",
+    "RECEIVED": "messages_received",
+    "DEAD": "messages_dead_lettered",
+    "REQUESTS": "requests_total",
+    "TIMEOUTS": "requests_timed_out",
+    "ACTIVATED": "activations_total",
+    "ACTIVE": "actors_active",
+}
+
+
+def _table(per_host: list[dict[str, Any]]) -> list[str]:
+    lines = ["  " + f"{'HOST':<10}" + "".join(f"{title:>13}" for title in [*_COLUMNS, "OPS/S", "PEAK MIB"])]
+    for row in per_host:
+        cells = [row["metrics"][metric] for metric in _COLUMNS.values()]
+        cells += [round(row["ops_per_second"]), round(row["peak_rss"] / _MIB)]
+        lines.append("  " + f"{row['host']:<10}" + "".join(f"{cell:>13,}" for cell in cells))
+    return lines
