@@ -25,14 +25,12 @@ def main() -> None:
     print(versions("theatre_gevent", "gevent", "greenlet"))
     print(f"{args.workers} workers, {args.sendpct} % sends, {args.runs} runs of {args.seconds:g} s each\n")
     costs: dict[int, list[float]] = {args.few: [], args.many: []}
-    activations: dict[int, list[float]] = {args.few: [], args.many: []}
     for run in range(args.runs):
         for actors in costs:
             flags = {"actors": actors, "workers": args.workers, "sendpct": args.sendpct, "seconds": args.seconds}
             arguments = [part for flag, value in flags.items() for part in (f"--{flag}", str(value))]
             result = run_child("mix.py", *arguments, "--seed", str(run + 1))
             costs[actors].append(1e6 * result["elapsed"] / result["operations"])
-            activations[actors].append(result["activations_per_second"])
     base = median(costs[args.few])
     rows = [
         [
@@ -41,11 +39,10 @@ def main() -> None:
             f"{min(found):.2f}",
             f"{max(found):.2f}",
             f"{median(found) / base:.2f} x",
-            f"{median(activations[actors]):,.0f}",
         ]
         for actors, found in costs.items()
     ]
-    print(table(["", "us per message, median", "min", "max", "ratio", "activations/s"], rows))
+    print(table(["", "us per message, median", "min", "max", "ratio"], rows))
 
 
 if __name__ == "__main__":
