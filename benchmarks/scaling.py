@@ -1,7 +1,8 @@
 """What a message costs with few actors and with many: the same mix, in turns, each run in a process of its own.
 
-All actors are alive before the clock starts, so that the cost of activation is not in it. What is left is mostly the
-processor's caches: a random one of a million actors is in none of them.
+All actors are alive before the clock starts, so that the cost of activation is not in it. What is left are the
+processor's caches, where a random one of a million actors hardly ever is, and that messages for few actors often share
+a turn.
 """
 
 from __future__ import annotations
