@@ -1,0 +1,361 @@
+"""Bounded inboxes: who waits, in which order, for how long, and who never may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from tests.conftest import MakeHost
+from tests.support import Recorder, assert_balanced, in_background, stop_actor
+from theatre_gevent import Context, DeadLetter, Host, InboxFull, Ref, RequestTimeout
+from theatre_gevent.testing import VirtualClock
+
+A = Ref("a", "1")
+B = Ref("a", "2")
+
+
+class Gate:
+    """A message that holds its actor until it is opened."""
+
+    def __init__(self) -> None:
+        self.event = Event()
+        self.entered = False
+
+    def __call__(self, ctx: Context) -> None:
+        self.entered = True
+        self.event.wait()
+
+    def open(self) -> None:
+        self.event.set()
+
+
+def crowd(make_host: MakeHost, **options: Any) -> tuple[Host, Recorder, Gate]:
+    """A host whose actor A is held at a gate."""
+    host = make_host(**options)
+    recorder = Recorder()
+    host.register_actor("a", recorder)
+    gate = Gate()
+    host.send(A, gate)
+    gevent.sleep(0)
+    gevent.sleep(0)
+    assert gate.entered
+    return host, recorder, gate
+
+
+# -- one inbox -------------------------------------------------------------------------------------------------
+
+
+def test_an_inbox_takes_its_size_and_then_senders_wait(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, recorder, gate = crowd(make_host, actor_inbox_size=3)
+    for number in range(3):
+        host.send(A, number)
+    waiting = in_background(host.send, A, 3)
+    clock.settle()
+    assert not waiting.ready()
+    counts = host.metrics.snapshot()
+    assert (counts["senders_waiting"], counts["messages_queued"], counts["messages_sent"]) == (1, 3, 4)
+    gate.open()
+    clock.settle()
+    assert waiting.ready()
+    assert recorder.users(A) == [gate, 0, 1, 2, 3]
+    assert host.metrics.snapshot()["senders_waiting"] == 0
+
+
+def test_waiting_senders_go_on_in_the_order_in_which_they_came(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, recorder, gate = crowd(make_host, actor_inbox_size=1)
+    host.send(A, 0)
+    tasks = []
+    for number in range(1, 20):
+        verb = host.request if number % 3 == 0 else host.send
+        tasks.append(in_background(verb, A, number))
+        clock.settle()
+    gate.open()
+    clock.settle()
+    assert recorder.users(A) == [gate, *range(20)]
+    assert all(task.ready() for task in tasks)
+    assert [task.get() for task in tasks[2::3]] == [3, 6, 9, 12, 15, 18]
+
+
+def test_newcomers_do_not_overtake_those_in_line(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, recorder, gate = crowd(make_host, actor_inbox_size=1)
+    host.send(A, "in")
+    second = Gate()
+    tasks = [in_background(host.send, A, message) for message in (second, "third", "fourth")]
+    clock.settle()
+    gate.open()
+    clock.settle()
+    assert second.entered
+    # "third" has gone into the inbox, "fourth" is in line: a newcomer must go behind it.
+    tasks.append(in_background(host.send, A, "newcomer"))
+    clock.settle()
+    second.open()
+    clock.settle()
+    assert recorder.users(A) == [gate, "in", second, "third", "fourth", "newcomer"]
+
+
+def test_a_sender_waits_for_the_request_timeout_and_then_gets_inbox_full(
+    make_host: MakeHost, clock: VirtualClock, dead_letters: list[DeadLetter]
+) -> None:
+    host, recorder, gate = crowd(make_host, actor_inbox_size=1, request_timeout=3)
+    host.send(A, "in")
+    waiting = in_background(host.send, A, "refused")
+    clock.advance(2.9)
+    assert not waiting.ready()
+    clock.advance(0.2)
+    with pytest.raises(InboxFull, match=r"the inbox of a/1 stayed full \(actor_inbox_size=1\) for 3 s"):
+        waiting.get(block=False)
+    counts = host.metrics.snapshot()
+    assert (counts["inbox_full"], counts["senders_waiting"], counts["messages_sent"]) == (1, 0, 2)
+    assert dead_letters == [], "it was never accepted: its sender knows"
+    gate.open()
+    clock.settle()
+    assert recorder.users(A) == [gate, "in"]
+
+
+def test_a_request_in_line_waits_no_longer_than_its_own_timeout(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, _, gate = crowd(make_host, actor_inbox_size=1, request_timeout=10)
+    host.send(A, "in")
+    waiting = in_background(host.request, A, "refused", 1.0)
+    clock.advance(1.02)
+    with pytest.raises((InboxFull, RequestTimeout)):
+        waiting.get(block=False)
+    gate.open()
+
+
+def test_time_in_line_counts_towards_a_requests_timeout(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, _, gate = crowd(make_host, actor_inbox_size=1, request_timeout=10)
+    host.send(A, "in")
+    waiting = in_background(host.request, A, lambda ctx: None, 2.0)
+    clock.advance(1.5)
+    gate.open()
+    clock.advance(0.4)
+    assert not waiting.ready()
+    clock.advance(0.12)
+    with pytest.raises(RequestTimeout):
+        waiting.get(block=False)
+
+
+def test_an_actor_waits_at_a_full_inbox_too(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, recorder, gate = crowd(make_host, actor_inbox_size=2)
+    sent: list[int] = []
+
+    def flood(ctx: Context) -> None:
+        for number in range(5):
+            ctx.send(A, number)
+            sent.append(number)
+
+    host.send(B, flood)
+    clock.settle()
+    assert sent == [0, 1]
+    gate.open()
+    clock.settle()
+    assert sent == [0, 1, 2, 3, 4]
+    assert recorder.users(A) == [gate, 0, 1, 2, 3, 4]
+
+
+def test_an_actor_is_told_at_once_that_its_own_inbox_is_full(make_host: MakeHost, clock: VirtualClock) -> None:
+    host = make_host(actor_inbox_size=2)
+    recorder = Recorder()
+    host.register_actor("a", recorder)
+    errors: list[InboxFull] = []
+
+    def flood(ctx: Context) -> None:
+        for number in range(4):
+            try:
+                ctx.send(A, number)
+            except InboxFull as error:
+                errors.append(error)
+
+    before = clock.monotonic()
+    host.send(A, flood)
+    clock.settle()
+    assert clock.monotonic() == before
+    assert [str(error) for error in errors] == [
+        "the inbox of a/1 is full (2 messages), and an actor can't wait for itself"
+    ] * 2
+    assert recorder.users(A) == [flood, 0, 1]
+
+
+def test_the_hub_is_told_at_once(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, _, gate = crowd(make_host, actor_inbox_size=1, host_inbox_size=3)
+    errors: list[str] = []
+
+    def from_the_hub() -> None:
+        for ref in (A, A, B, B):
+            try:
+                host.send(ref, "x")
+            except InboxFull as error:
+                errors.append(str(error))
+
+    clock.call_later(1, from_the_hub)
+    clock.advance(1)
+    assert len(errors) == 2
+    assert "a/1 is full" in errors[0]
+    assert "the hub can't wait" in errors[0]
+    assert "the host is full, and the hub can't wait" in errors[1]
+    gate.open()
+
+
+def test_other_actors_are_not_slowed_by_a_full_inbox(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, _, gate = crowd(make_host, actor_inbox_size=1)
+    host.send(A, "in")
+    waiting = [in_background(host.send, A, number) for number in range(10)]
+    clock.settle()
+    assert host.request(B, "free") == "free"
+    assert not any(task.ready() for task in waiting)
+    gate.open()
+
+
+def test_a_killed_sender_leaves_the_line_and_its_message_with_it(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, recorder, gate = crowd(make_host, actor_inbox_size=1)
+    host.send(A, "in")
+    tasks = [in_background(host.send, A, number) for number in range(3)]
+    clock.settle()
+    tasks[1].kill()
+    assert host.metrics.snapshot()["senders_waiting"] == 2
+    gate.open()
+    clock.settle()
+    assert recorder.users(A) == [gate, "in", 0, 2]
+    assert_balanced(host.metrics)
+
+
+def test_the_line_moves_on_when_the_actor_stops_itself(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, recorder, gate = crowd(make_host, actor_inbox_size=1)
+    host.send(A, stop_actor)
+    tasks = [in_background(host.send, A, number) for number in range(5)]
+    clock.settle()
+    gate.open()
+    clock.settle()
+    assert recorder.users(A) == [gate, stop_actor, *range(5)]
+    assert all(task.ready() for task in tasks)
+    assert recorder.instances == 2
+
+
+def test_the_line_moves_on_when_initialize_fails(
+    make_host: MakeHost, clock: VirtualClock, dead_letters: list[DeadLetter]
+) -> None:
+    host = make_host(actor_inbox_size=1)
+    recorder = Recorder()
+    host.register_actor("a", recorder)
+    gate = Gate()
+
+    def hold_and_fail(ctx: Context) -> None:
+        gate(ctx)
+        recorder.on_initialize = None
+        raise ZeroDivisionError
+
+    recorder.on_initialize = hold_and_fail
+    host.send(A, "woke it")
+    clock.settle()
+    tasks = [in_background(host.send, A, number) for number in range(5)]
+    clock.settle()
+    gate.open()
+    clock.settle()
+    assert [letter.message for letter in dead_letters] == ["woke it"]
+    assert recorder.users(A) == list(range(5))
+    assert all(task.ready() for task in tasks)
+
+
+# -- the whole host --------------------------------------------------------------------------------------------
+
+
+def test_outside_senders_wait_for_room_in_the_host(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, recorder, gate = crowd(make_host, host_inbox_size=4)
+    for number in range(3):
+        host.send(A, number)
+    waiting = [in_background(host.send, B, number) for number in range(3)]
+    asking = in_background(host.request, B, "asked")
+    clock.settle()
+    assert not any(task.ready() for task in [*waiting, asking]), "though their actor is idle"
+    assert host.metrics.snapshot()["senders_waiting"] == 4
+    gate.open()
+    clock.settle()
+    assert all(task.ready() for task in waiting)
+    assert asking.get(block=False) == "asked"
+    assert recorder.users(B) == [0, 1, 2, "asked"]
+
+
+def test_actors_do_not_wait_for_room_in_the_host(make_host: MakeHost, clock: VirtualClock) -> None:
+    """An actor that waited for the host's room could never make any."""
+    host, recorder, gate = crowd(make_host, host_inbox_size=2)
+    got: list[Any] = []
+
+    def busy(ctx: Context) -> None:
+        gate.event.wait()
+        for number in range(10):
+            ctx.send(Ref("a", f"other {number}"), number)
+        got.append(ctx.request(Ref("a", "other"), "asked"))
+
+    host.send(B, busy)
+    outside = in_background(host.send, Ref("a", "3"), "outside")
+    clock.settle()
+    assert not outside.ready()
+    before = clock.monotonic()
+    gate.open()
+    clock.settle()
+    assert got == ["asked"]
+    assert clock.monotonic() == before
+    assert outside.ready()
+    assert len(recorder.events) == 3 * 2 + 11 * 2
+
+
+def test_an_outside_sender_gives_up_after_the_request_timeout(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, recorder, gate = crowd(make_host, host_inbox_size=1, request_timeout=2)
+    waiting = in_background(host.send, B, "x")
+    asking = in_background(host.request, B, "x", 1.0)
+    clock.advance(1.1)
+    assert asking.ready()
+    assert not waiting.ready()
+    clock.advance(1)
+    with pytest.raises(InboxFull, match="the host held host_inbox_size=1 messages for 2 s"):
+        waiting.get(block=False)
+    with pytest.raises((InboxFull, RequestTimeout)):
+        asking.get(block=False)
+    gate.open()
+    clock.settle()
+    assert host.request(B, "later") == "later"
+    assert recorder.users(B) == ["later"]
+
+
+@pytest.mark.parametrize("kill", [[0], [1], [0, 1, 2], [4], [0, 1, 2, 3, 4]])
+def test_killed_senders_give_their_place_to_the_next(make_host: MakeHost, clock: VirtualClock, kill: list[int]) -> None:
+    host, recorder, gate = crowd(make_host, host_inbox_size=2)
+    host.send(A, "in")
+    tasks = [in_background(host.send, B, number) for number in range(5)]
+    clock.settle()
+    for number in kill:
+        tasks[number].kill()
+    gate.open()
+    clock.settle()
+    assert recorder.users(B) == [number for number in range(5) if number not in kill]
+    assert host.metrics.snapshot()["senders_waiting"] == 0
+    host.send(B, "room again")
+    clock.settle()
+    assert recorder.users(B)[-1] == "room again"
+    assert_balanced(host.metrics)
+
+
+def test_the_host_never_holds_more_than_its_size_from_outside(make_host: MakeHost, clock: VirtualClock) -> None:
+    host = make_host(host_inbox_size=8, actor_inbox_size=4)
+    peak = 0
+
+    @host.actor("b")
+    def look(ctx: Context) -> None:
+        nonlocal peak
+        counts = host.metrics.snapshot()
+        peak = max(peak, counts["messages_queued"])
+        if ctx.message == "yield":
+            gevent.sleep(0)
+
+    def sender(seed: int) -> None:
+        for number in range(100):
+            host.send(Ref("b", str((seed * 7 + number) % 5)), "yield" if number % 3 else "go")
+
+    tasks = [in_background(sender, seed) for seed in range(10)]
+    clock.settle()
+    assert all(task.ready() for task in tasks)
+    assert host.metrics.snapshot()["messages_received"] == 1_000
+    assert 4 <= peak <= 8
