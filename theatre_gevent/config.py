@@ -15,6 +15,9 @@ from .messages import DeadLetter
 if TYPE_CHECKING:
     from .clock import Clock
 
+MAX_TIMEOUT = 1e9
+"""Seconds that nobody waits: 30 years."""
+
 _MAX_INBOX = 1 << 30
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -97,6 +100,19 @@ class HostOptions:
                 hint = f"did you mean {close[0]!r}?" if close else "allowed: " + ", ".join(known)
                 raise InvalidOption(f"unknown Host option {name!r}; {hint}")
         return cls(**options)
+
+
+def check_timeout(value: object) -> float:
+    """Return the timeout of a request, in seconds.
+
+    Raises:
+        ValueError: It is not a number of seconds more than 0.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < MAX_TIMEOUT:
+        return float(value)
+    raise ValueError(
+        f"request timeout must be a number of seconds, more than 0 and less than {MAX_TIMEOUT:g}, got {value!r}"
+    )
 
 
 def check_host_id(value: str | None) -> str | None:

@@ -5,6 +5,7 @@ Each docstring says whose fault the error is and what to do about it.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 class TheatreError(Exception):
     """Base of all errors of this library: catch it to catch them all."""
+
+    def copy(self) -> TheatreError:
+        """Return an equal error without a traceback: one raised in many greenlets would collect those of all."""
+        twin = copy.copy(self)
+        twin.__traceback__ = None
+        twin.__cause__ = self.__cause__
+        return twin
 
 
 class InvalidOption(TheatreError, ValueError):

@@ -12,8 +12,9 @@ from greenlet import getcurrent
 
 from . import monkey
 from .clock import Clock, SystemClock
-from .config import HostOptions
+from .config import HostOptions, check_clock, check_host_id
 from .core.closing import Closer
+from .core.counters import snapshot
 from .core.dispatcher import Dispatcher, get_ident
 from .core.registry import Registry
 from .core.worker import Worker
@@ -24,6 +25,8 @@ from .metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from typing_extensions import Self
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -55,15 +58,15 @@ class Host:
 
     def __init__(self, *, host_id: str | None = None, clock: Clock | None = None, **options: Any) -> None:
         self.options = HostOptions.from_mapping(options)
-        self.host_id = host_id or f"host-{uuid.uuid4().hex[:12]}"
-        self._clock = clock or SystemClock()
+        self.host_id = check_host_id(host_id) or f"host-{uuid.uuid4().hex[:12]}"
+        self._clock = check_clock(clock) or SystemClock()
         self._registry = Registry(self.options, self._clock)
         self._dispatcher = Dispatcher(self.options, self._clock, self._registry, self._panic)
         self._closer = Closer(self._dispatcher)
-        self._stopper: Greenlet | None = None
+        self._stopper: Greenlet[..., None] | None = None
         self._cause: BaseException | None = None
         self._state = "new"
-        self.metrics = Metrics(self._dispatcher.snapshot)
+        self.metrics = Metrics(lambda: snapshot(self._dispatcher))
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -72,7 +75,7 @@ class Host:
         """`new`, `active`, `frozen`, `draining` or `stopped`."""
         return self._state
 
-    def start(self) -> Host:
+    def start(self) -> Self:
         """Accept messages from now on, in the hub of the calling thread. Returns the host itself.
 
         Raises:
@@ -143,7 +146,7 @@ class Host:
         self._closer.unfreeze()
         log.warning("host %s is active again", self.host_id)
 
-    def __enter__(self) -> Host:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
@@ -267,7 +270,7 @@ class Host:
 
 
 def _warn_if_unpatched() -> None:
-    global _warned  # noqa: PLW0603 - once per process, as the warning says
+    global _warned
     if not _warned and not monkey.is_patched():
         _warned = True
         warnings.warn(

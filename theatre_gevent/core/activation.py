@@ -8,9 +8,10 @@
     STOPPING   its Shutdown handler runs                    STOPPED
     STOPPED    over: out of the registry, contexts fenced   -
 
-An activation is at work while it has an inbox: in the ready queue or with a worker. One that is idle has given both
-back and keeps its ref, receiver and counters only. What arrives from STOPPING on goes to its successor, which takes
-over inbox and place in the registry in one step, so that order is kept and no message is lost.
+An activation is at work while it has an inbox, and is then in the ready queue or with a worker, or while a worker
+has it for a request that was handed over. One that is idle has given both back and keeps its ref, receiver and
+counters only. What arrives from STOPPING on goes to its successor, which takes over inbox and place in the registry
+in one step, so that order is kept and no message is lost.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..messages import Receiver, Ref
-    from .context import Context
+    from .context import Context, Request
     from .dispatcher import Dispatcher
     from .requests import Pending
     from .worker import Worker
@@ -81,7 +82,7 @@ class Activation:
         self.worker: Worker | None = None
         self.waiting: deque[tuple[Context, Pending]] | None = None
         """Senders at the full inbox, in the order they came."""
-        self.deferred: list[Pending] | None = None
+        self.deferred: list[Request] | None = None
         """Requests whose handler returned without a reply: it comes from another greenlet."""
         self.messages_total = 0
         self.errors_total = 0
@@ -95,18 +96,18 @@ class Activation:
         """Tell whether somebody still waits for a reply of this actor; forgets those who do not."""
         deferred = self.deferred
         if deferred is not None:
-            deferred[:] = [pending for pending in deferred if not pending.done]
+            deferred[:] = [request for request in deferred if not request.done]
             if not deferred:
                 self.deferred = None
         return self.deferred is not None
 
-    def defer(self, pending: Pending) -> None:
+    def defer(self, request: Request) -> None:
         """Remember a request that is answered later."""
         deferred = self.deferred
         if deferred is None:
-            self.deferred = [pending]
+            self.deferred = [request]
             return
-        deferred.append(pending)
+        deferred.append(request)
         if not len(deferred) & 63:  # so that an actor that always answers late does not pile them up
             self.has_deferred()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from greenlet import getcurrent
 
 from ..errors import InboxFull, RequestTimeout, TheatreError
+from .context import GIVEN_UP, Request
 from .inbox import CLOSED
 from .requests import Pending
 from .worker import Worker
@@ -44,12 +45,16 @@ class Backpressure:
         self._refusal = None
         self._set_limit()
 
+    def is_open(self) -> bool:
+        """Tell whether everybody may send."""
+        return self._refusal is None
+
     def close(self, refusal: TheatreError, *, actors_allowed: bool) -> None:
         """Refuse messages with `refusal`; `actors_allowed` still lets actors send to each other."""
         self._refusal = refusal
         self._actors_allowed = actors_allowed
-        self._dispatcher.accept_limit = CLOSED
         waiting, self.room = self.room, None
+        self._set_limit()
         for pending in waiting or ():
             self._dispatcher.complete(pending, None, self._fresh_refusal())
 
@@ -60,16 +65,18 @@ class Backpressure:
 
     def _fresh_refusal(self, ref: Ref | None = None) -> TheatreError:
         assert self._refusal is not None
-        error = type(self._refusal)(*self._refusal.args)
-        error.__cause__ = self._refusal.__cause__
-        return error
+        return self._refusal.copy()
 
     def _set_limit(self) -> None:
         dispatcher = self._dispatcher
         if self._refusal is not None or self.room is not None:
-            dispatcher.accept_limit = CLOSED
+            dispatcher.headroom = CLOSED
         else:
-            dispatcher.accept_limit = dispatcher.received + dispatcher.dead_lettered + self._size - self._reserved
+            dispatcher.blocked = dispatcher.busy()
+            dispatcher.headroom = dispatcher.dead_lettered + self._size - self._reserved - dispatcher.blocked
+        dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
+        if self._refusal is not None:
+            dispatcher.hand_until = 0.0
 
     def _from_actor(self) -> bool:
         me = getcurrent()
@@ -94,12 +101,15 @@ class Backpressure:
             if self._actors_allowed:
                 return True
             if self._dispatcher.lifecycle.closing:
+                self._dispatcher.registry.type_of(ref)
                 self._dispatcher.accepted += 1
                 self._dispatcher.lifecycle.dead_letter(ref, body, sender, "the host is shutting its actors down", None)
                 return False
             raise self._fresh_refusal(ref)
         if not from_actor:
-            self._wait_for_room(ref, deadline)
+            self._set_limit()  # it is brought up to date at the end of turns only
+            if self._dispatcher.accepted >= self._dispatcher.accept_limit:
+                self._wait_for_room(ref, deadline)
         return True
 
     def _patience(self, deadline: float | None) -> float:
@@ -138,12 +148,17 @@ class Backpressure:
         self._reserved -= 1
         self._set_limit()
 
-    def grant(self) -> None:
-        """Let waiting senders go on once the host is half empty: each may send one message, in order of arrival."""
+    def grant(self, finished: int = 0) -> None:
+        """Let waiting senders go on once the host is half empty: each may send one message, in order of arrival.
+
+        Args:
+            finished: Workers that have handled their messages and are not parked yet.
+        """
         dispatcher, room = self._dispatcher, self.room
         if room is None:
             return
-        free = dispatcher.received + dispatcher.dead_lettered + self._size - self._reserved - dispatcher.accepted
+        handled = dispatcher.received + dispatcher.dead_lettered - dispatcher.busy() + finished
+        free = handled + self._size - self._reserved - dispatcher.accepted
         if room and 2 * free < self._size:
             return
         while room and free > 0:
@@ -170,7 +185,7 @@ class Backpressure:
             self.inbox_full += 1
             who = "an actor can't wait for itself" if activation.worker is me else "the hub can't wait"
             raise InboxFull(f"the inbox of {activation.ref} is full ({dispatcher.inbox_size} messages), and {who}")
-        timeout = self._patience(None if ctx._pending is None else ctx._pending.deadline)
+        timeout = self._patience(ctx.deadline if type(ctx) is Request else None)
         pending = Pending(me, dispatcher.monotonic() + timeout)
         entry = (ctx, pending)
         if activation.waiting is None:
@@ -180,6 +195,8 @@ class Backpressure:
         try:
             dispatcher.wait(pending)
         except BaseException as error:
+            if pending.value is not True and type(ctx) is Request:
+                ctx.done = GIVEN_UP  # it was never accepted
             # A successor may have taken the line over meanwhile: the context knows where it stands.
             current = ctx._activation
             if current.waiting is not None and entry in current.waiting:
@@ -189,7 +206,8 @@ class Backpressure:
             if type(error) is RequestTimeout:
                 self.inbox_full += 1
                 raise InboxFull(
-                    f"the inbox of {current.ref} stayed full (actor_inbox_size={dispatcher.inbox_size}) for {timeout:g} s"
+                    f"the inbox of {current.ref} stayed full "
+                    f"(actor_inbox_size={dispatcher.inbox_size}) for {timeout:g} s"
                 ) from None
             raise
         finally:
@@ -203,6 +221,8 @@ class Backpressure:
             if not pending.done:
                 inbox.append(ctx)
                 dispatcher.accepted += 1
+                if type(ctx) is Request:
+                    dispatcher.requests_queued += 1
                 dispatcher.complete(pending, True, None)
         if not waiting:
             activation.waiting = None

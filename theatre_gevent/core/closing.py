@@ -10,6 +10,8 @@ from greenlet import getcurrent
 
 from ..errors import HostDraining, HostFrozen, RequestTimeout, TheatreError
 from .activation import ACTIVE, LEAVING, NEW
+from .context import Request
+from .counters import open_requests
 from .requests import Pending
 
 if TYPE_CHECKING:
@@ -56,11 +58,10 @@ class Closer:
                     lambda: not dispatcher.ready, deadline - dispatcher.monotonic()
                 ):
                     return False
+            if not self._wait_until(lambda: not dispatcher.ready, deadline - dispatcher.monotonic()):
+                return False
             # What was at work just now may have gone idle since, and needs another push: look at it again.
-            remaining = deadline - dispatcher.monotonic()
-            if dispatcher.actors and (
-                remaining <= 0 or not (self._wait_until(lambda: not dispatcher.ready, remaining) and self._nap(remaining))
-            ):
+            if dispatcher.actors and not self._wait_for_leaving(deadline):
                 return False
         return True
 
@@ -107,9 +108,9 @@ class Closer:
     def fail_waiting(self, error: TheatreError) -> None:
         """Answer every request and every other wait that is open."""
         dispatcher = self._dispatcher
-        for pending in [*dispatcher.in_hand, *dispatcher.deadlines.clear()]:
+        for pending in [*dispatcher.requests_in_hand(), *dispatcher.deadlines.clear()]:
             if not pending.done:
-                dispatcher.complete(pending, None, _copy(error))
+                dispatcher.complete(pending, None, error.copy())
         dispatcher.lifecycle.spawning.clear()
 
     def _force(self, activation: Activation, error: TheatreError) -> Worker | None:
@@ -117,11 +118,10 @@ class Closer:
         worker = activation.worker
         if worker is not None:
             log.warning("actor %s did not end in time and is stopped by force", activation.ref)
-            worker.count()
             ctx = worker.ctx
-            if ctx is not None and ctx._pending is not None and not ctx._pending.done:
-                dispatcher.complete(ctx._pending, None, _copy(error))
-        dispatcher.lifecycle.fence(activation, _copy(error))
+            if type(ctx) is Request and not ctx.done:
+                dispatcher.complete(ctx, None, error.copy())
+        dispatcher.lifecycle.fence(activation, error.copy())
         dispatcher.lifecycle.empty(activation, str(error), error)
         dispatcher.backpressure.leave_line(activation)
         activation.worker = None
@@ -144,15 +144,16 @@ class Closer:
         dispatcher = self._dispatcher
         if dispatcher.ready or self._busy():
             return False
-        received, dead_lettered = dispatcher.processed()
-        if dispatcher.accepted != received + dead_lettered:
+        if dispatcher.accepted != dispatcher.received + dispatcher.dead_lettered:
             return False
-        return dispatcher.open_requests() == 0
+        return open_requests(dispatcher) == 0
 
-    def _nap(self, remaining: float) -> bool:
-        before = len(self._dispatcher.actors)
-        self._wait_until(lambda: len(self._dispatcher.actors) < before, min(0.02, remaining))
-        return True
+    def _wait_for_leaving(self, deadline: float) -> bool:
+        """Wait a moment for some activation to leave; tells whether there is time left."""
+        dispatcher = self._dispatcher
+        before = len(dispatcher.actors)
+        self._wait_until(lambda: len(dispatcher.actors) < before, min(0.02, deadline - dispatcher.monotonic()))
+        return dispatcher.monotonic() < deadline
 
     def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Wait for `condition`, which is looked at again whenever a worker comes to rest, and 20 times a second."""
@@ -171,10 +172,3 @@ class Closer:
             finally:
                 dispatcher.at_rest = None
         return True
-
-
-def _copy(error: TheatreError) -> TheatreError:
-    """One exception per waiter: a shared one would collect the tracebacks of all."""
-    copy = type(error)(*error.args)
-    copy.__cause__ = error.__cause__
-    return copy

@@ -10,10 +10,16 @@ from gevent.event import Event
 from ..errors import ClaimLost
 from ..messages import Ref
 from .activation import STOPPED
+from .inbox import NEVER
 
 if TYPE_CHECKING:
+    from greenlet import greenlet
+
     from .activation import Activation
-    from .requests import Pending
+
+
+WAITING, ANSWERED, GIVEN_UP = 0, 1, 2
+"""How a wait stands: `done` is one of these."""
 
 
 class Context(msgspec.Struct, eq=False):
@@ -32,7 +38,6 @@ class Context(msgspec.Struct, eq=False):
     _activation: Activation
     message: Any
     sender: Ref | None
-    _pending: Pending | None
 
     @property
     def actor_ref(self) -> Ref:
@@ -42,7 +47,7 @@ class Context(msgspec.Struct, eq=False):
     @property
     def is_request(self) -> bool:
         """True if somebody waits for a reply to this message."""
-        return self._pending is not None and not self._pending.done
+        return False
 
     @property
     def cancelled(self) -> Event:
@@ -95,12 +100,62 @@ class Context(msgspec.Struct, eq=False):
         Raises:
             ClaimLost: The activation of this context has ended.
         """
-        activation = self._activation
-        if activation.state == STOPPED:
+        if self._activation.state == STOPPED:
             raise self._fenced("reply")
-        pending = self._pending
-        if pending is not None:
-            activation.actor_type.dispatcher.complete(pending, body, None)
 
     def _fenced(self, verb: str) -> ClaimLost:
         return ClaimLost(f"{self._activation.ref} has stopped: a context of an ended activation can't {verb}")
+
+
+class Request(Context, eq=False):
+    """The context of a message whose sender waits for a reply.
+
+    It is the wait as well, so that a request costs one object; it is never reused, so that nothing late can reach the
+    wrong waiter.
+
+    Attributes:
+        greenlet: Who waits, None once it has gone on.
+        deadline: When it gives up, in the clock's monotonic seconds.
+        parent: The context whose handler makes this request, None when it comes from outside.
+        in_hand: True while it is handed over directly and the hub has not run since: its worker switches straight
+            back, and its deadline is not yet watched.
+        below: The request that was handed over before it and is in hand still.
+        done: WAITING, or how it ended; whoever sets it first decides the outcome.
+        value: The result.
+        error: Raised in the waiter instead of returning `value`.
+        bucket: Where `Deadlines` keeps it.
+    """
+
+    greenlet: greenlet | None
+    deadline: float
+    parent: Context | None = None
+    in_hand: bool = False
+    below: Request | None = None
+    done: int = WAITING
+    value: Any = None
+    error: BaseException | None = None
+    bucket: int = NEVER
+
+    @property
+    def is_request(self) -> bool:
+        """True until the sender has its reply, or has given up."""
+        return not self.done
+
+    def reply(self, body: object) -> None:
+        """Answer the request. Only the first reply counts; a later one is counted in `replies_late`.
+
+        Raises:
+            ClaimLost: The activation of this context has ended.
+        """
+        activation = self._activation
+        if activation.state == STOPPED:
+            raise self._fenced("reply")
+        dispatcher = activation.actor_type.dispatcher
+        in_hand = self.in_hand
+        if self.done or not in_hand:
+            dispatcher.complete(self, body, None)
+            return
+        self.value = body
+        self.done = ANSWERED
+        if not self.in_hand:  # said in a native thread, and the hub began to watch over the request just now
+            dispatcher.resume(self)

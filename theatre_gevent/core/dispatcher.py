@@ -17,14 +17,15 @@ from gevent.event import Event
 from gevent.hub import get_hub
 from gevent.monkey import get_original
 from greenlet import getcurrent
-from greenlet import greenlet as RawGreenlet
+from greenlet import greenlet as raw_greenlet
 
+from ..config import MAX_TIMEOUT, check_timeout
 from ..errors import CallCycle, HostDraining, RequestTimeout, TheatreError
 from ..logic.deadlines import Deadlines
 from .activation import ACTIVE, LEAVING, Activation
 from .backpressure import Backpressure
-from .context import Context
-from .inbox import CLOSED, NEVER, TIME_BUDGET
+from .context import ANSWERED, GIVEN_UP, Context, Request
+from .inbox import CLOSED, MAX_TURNS, NEVER, TIME_BUDGET
 from .lifecycle import Lifecycle
 from .requests import Pending, call_chain
 from .threads import ThreadBridge
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
     from ..config import HostOptions
     from ..messages import Ref
     from .registry import Registry
+    from .requests import Waiter
 
 get_ident: Callable[[], int] = get_original("_thread", "get_ident")
-raw_switch = RawGreenlet.switch
+raw_switch = raw_greenlet.switch
 
 
 class Dispatcher:
@@ -51,6 +53,49 @@ class Dispatcher:
         registry: Knows the actor types and the activations.
         on_panic: Called with the error when a receiver raised and `panic_recovery` is off.
     """
+
+    __slots__ = (
+        "_loop",
+        "_soon",
+        "_timer",
+        "_timer_due",
+        "accept_limit",
+        "accepted",
+        "actors",
+        "armed",
+        "at_rest",
+        "backpressure",
+        "blocked",
+        "cancelled",
+        "clock",
+        "dead_lettered",
+        "deadlines",
+        "hand_until",
+        "handed_over",
+        "headroom",
+        "hub",
+        "in_hand",
+        "inbox_size",
+        "inboxes",
+        "lifecycle",
+        "monotonic",
+        "options",
+        "parked",
+        "ready",
+        "received",
+        "registry",
+        "replies_late",
+        "request_timeout",
+        "requests_abandoned",
+        "requests_queued",
+        "requests_timed_out",
+        "resumes",
+        "thread",
+        "threads",
+        "turns_left",
+        "workers",
+        "yield_at",
+    )
 
     def __init__(
         self,
@@ -65,29 +110,36 @@ class Dispatcher:
         self.registry = registry
         self.actors = registry.actors
         self.inbox_size = options.actor_inbox_size
+        self.request_timeout = options.request_timeout
         self.cancelled = Event()
 
         self.ready: deque[Activation] = deque()
-        self.resumes: deque[Pending] = deque()
-        self.in_hand: list[Pending] = []
+        self.resumes: deque[Waiter] = deque()
+        self.in_hand: Request | None = None
+        """The request handed over last, while the hub has not run since; the others follow by `below`."""
         self.parked: list[Worker] = []
         self.workers: set[Worker] = set()
         self.inboxes: list[deque[Context]] = []
         self.armed = False
         self.yield_at = 0.0
+        self.hand_until = 0.0
+        self.turns_left = 0
 
         # accepted >= accept_limit sends a message to the slow path: the host is full, or does not run. So the one
         # comparison of the hot path serves every reason to wait or to refuse.
         self.accepted = 0
         self.accept_limit = CLOSED
+        self.headroom = CLOSED
+        self.blocked = 0
+        self.handed_over = 0
         self.received = 0
         self.dead_lettered = 0
-        self.requests_total = 0
+        self.requests_queued = 0
         self.requests_timed_out = 0
         self.requests_abandoned = 0
         self.replies_late = 0
 
-        self.deadlines: Deadlines[Pending] = Deadlines()
+        self.deadlines: Deadlines[Waiter] = Deadlines()
         self._timer: Timer | None = None
         self._timer_due = 0.0
         self.lifecycle = Lifecycle(self, on_panic)
@@ -108,12 +160,13 @@ class Dispatcher:
 
     # -- accepting ---------------------------------------------------------------------------------------------
 
-    def send(self, ref: Ref, body: object, sender: Ref | None) -> None:
+    def send(self, ref: Ref, body: object, sender: Ref | None = None) -> None:
         """Accept a message; waits at a full inbox. Called from any greenlet and any thread."""
         if get_ident() != self.thread:
-            return self.threads.call(self.send, (ref, body, sender), self.options.request_timeout)
+            self.threads.call(self.send, (ref, body, sender), self.request_timeout)
+            return
         if self.accepted >= self.accept_limit and not self.backpressure.admit(ref, body, sender, None):
-            return None
+            return
         try:
             activation = self.actors[ref]
         except (KeyError, TypeError):
@@ -121,27 +174,28 @@ class Dispatcher:
         inbox = activation.inbox
         if inbox is None:
             inbox = activation.inbox = self.inboxes.pop() if self.inboxes else deque()
-            self.ready.append(activation)
-            if not self.armed:
-                self.arm()
+            if activation.worker is None:
+                self.ready.append(activation)
+                if not self.armed:
+                    self.arm()
         elif len(inbox) >= self.inbox_size:
-            return self.backpressure.stand_in_line(activation, Context(activation, body, sender, None))
-        inbox.append(Context(activation, body, sender, None))
+            self.backpressure.stand_in_line(activation, Context(activation, body, sender))
+            return
+        inbox.append(Context(activation, body, sender))
         self.accepted += 1
-        return None
 
-    def request(self, ref: Ref, body: object, timeout: float | None, ctx: Context | None) -> Any:
+    def request(self, ref: Ref, body: object, timeout: float | None = None, ctx: Context | None = None) -> Any:
         """Accept a message and wait for the reply. `ctx` is that of the asking handler, None when asked outside."""
         if timeout is None:
-            timeout = self.options.request_timeout
-        elif not timeout > 0:
-            raise ValueError(f"request timeout must be more than 0 seconds, got {timeout!r}")
+            timeout = self.request_timeout
+        elif type(timeout) is not float or not 0.0 < timeout < MAX_TIMEOUT:
+            timeout = check_timeout(timeout)
         if get_ident() != self.thread:
             return self.threads.call(self.request, (ref, body, timeout, ctx), timeout + 1.0)
         me = getcurrent()
-        deadline = self.monotonic() + timeout
-        now = deadline - timeout
-        parent = None
+        now = self.monotonic()
+        deadline = now + timeout
+        parent = sender = None
         if type(me) is Worker and me.dispatcher is self:
             parent = me.ctx
             if ctx is None:
@@ -151,118 +205,162 @@ class Dispatcher:
         elif me is self.hub:
             raise TheatreError("a request would block the hub: make it from a greenlet, not from a loop callback")
         if ctx is not None:
-            asked = ctx._pending
-            if asked is not None and asked.deadline < deadline and not asked.done:
-                deadline = asked.deadline
+            sender = ctx._activation.ref
+            if type(ctx) is Request and ctx.deadline < deadline and ctx.done != ANSWERED:
+                deadline = ctx.deadline
+                if deadline <= now:
+                    raise RequestTimeout(f"no time is left to ask {ref}: the request being handled has timed out")
             if parent is not None and (cycle := call_chain(parent, ref)) is not None:
                 raise CallCycle(cycle)
-        if self.accepted >= self.accept_limit and not self.backpressure.admit(ref, body, None, deadline):
-            raise HostDraining(f"{ref} can't answer: the host is shutting its actors down")
         try:
             activation = self.actors[ref]
         except (KeyError, TypeError):
+            if not self.backpressure.is_open():
+                self._admit(ref, body, sender, deadline)
             activation = self.registry.activate(ref)
-        pending = Pending(me, deadline, parent)
-        message = Context(activation, body, None if ctx is None else ctx._activation.ref, pending)
+        if now >= self.hand_until or activation.worker is not None or not self.parked:
+            return self._queue(Request(activation, body, sender, me, deadline, parent), timeout)
+        # Handed over: the worker runs here and now, and switches straight back with the reply. The queue of the host
+        # gets no longer by it, so its bound does not matter here.
+        request = Request(activation, body, sender, me, deadline, parent, True, self.in_hand)
         inbox = activation.inbox
-        if inbox is None:
-            idle = True
-            inbox = activation.inbox = self.inboxes.pop() if self.inboxes else deque()
+        if inbox is None and activation.state == ACTIVE:
+            activation.last_active = now
+            work: Any = request
+            worker = self.parked.pop()
         else:
-            idle = False
-            if len(inbox) >= self.inbox_size:
-                self.backpressure.stand_in_line(activation, message)
-                activation = message._activation  # a successor may have taken over meanwhile
-                inbox = None
-        if inbox is not None:
-            inbox.append(message)
+            if inbox is not None and len(inbox) >= self.inbox_size:
+                request.in_hand = False
+                request.below = None
+                return self._queue(request, timeout)
+            self.wake(activation).append(request)
             self.accepted += 1
-        self.requests_total += 1
+            self.requests_queued += 1
+            work = activation
+            worker = self.parked.pop()
+            worker.back = request
+            worker.now = now
+        self.in_hand = request
+        if not self.armed:
+            self.arm()
         try:
-            if activation.worker is None and activation.inbox is not None and self.parked and now < self.yield_at:
-                pending.in_hand = True
-                self.in_hand.append(pending)
-                if not self.armed:
-                    self.arm()
-                worker = self.parked.pop()
-                worker.activation = activation
-                worker.back = pending
-                worker.now = now
-                raw_switch(worker)
-            else:
-                if idle:
-                    self.ready.append(activation)
-                    if not self.armed:
-                        self.arm()
-                self.watch(pending)
-            while not pending.done:
+            raw_switch(worker, work)
+            while not request.done:
                 self.hub.switch()
         except BaseException:
-            self._abandon(pending)
+            self._abandon(request)
             raise
-        pending.greenlet = None
-        if pending.in_hand:
-            pending.in_hand = False
-            if self.in_hand[-1] is pending:
-                self.in_hand.pop()
-            else:
-                self.in_hand.remove(pending)
-        elif pending.bucket != NEVER:
-            self.deadlines.discard(pending)
-        if pending.error is not None:
-            raise self._failure(pending.error, ref, timeout)
-        return pending.value
+        request.greenlet = None
+        if self.in_hand is request:
+            self.in_hand = request.below
+        elif request.in_hand:
+            self._unlink(request)
+        elif request.bucket != NEVER:
+            self.deadlines.discard(request)
+        if request.error is not None:
+            raise self._failure(request, timeout)
+        return request.value
 
-    def _failure(self, error: BaseException, ref: Ref, timeout: float) -> BaseException:
+    def _queue(self, request: Request, timeout: float) -> Any:
+        """Put a request into its receiver's inbox and wait in the hub for the reply."""
+        if self.accepted >= self.accept_limit:
+            ref = request._activation.ref
+            self._admit(ref, request.message, request.sender, request.deadline)
+            request._activation = self.registry.activate(ref)  # it may have left meanwhile
+        activation = request._activation
+        inbox = activation.inbox
+        try:
+            if inbox is not None and len(inbox) >= self.inbox_size:
+                self.backpressure.stand_in_line(activation, request)
+            else:
+                self.wake(activation).append(request)
+                self.accepted += 1
+                self.requests_queued += 1
+            self.watch(request)
+            while not request.done:
+                self.hub.switch()
+        except BaseException:
+            self._abandon(request)
+            raise
+        request.greenlet = None
+        self.deadlines.discard(request)
+        if request.error is not None:
+            raise self._failure(request, timeout)
+        return request.value
+
+    def _admit(self, ref: Ref, body: object, sender: Ref | None, deadline: float) -> None:
+        if not self.backpressure.admit(ref, body, sender, deadline):
+            raise HostDraining(f"{ref} can't answer: the host is shutting its actors down")
+
+    def _failure(self, request: Request, timeout: float) -> BaseException:
+        error, request.error = request.error, None  # its traceback will hold the frame that holds the request
+        assert error is not None
         if type(error) is RequestTimeout:
             self.requests_timed_out += 1
+            ref = request._activation.ref
             return RequestTimeout(f"no reply from {ref} within {timeout:g} s, or what was left of its caller's time")
         return error
 
     def spawn(self, ref: Ref) -> None:
         """Activate `ref` if it is not active, and wait until its Initialize handler has returned."""
         if get_ident() != self.thread:
-            return self.threads.call(self.spawn, (ref,), self.options.request_timeout + 1.0)
+            self.threads.call(self.spawn, (ref,), self.request_timeout + 1.0)
+            return
         self.backpressure.check_running(ref)
         activation = self.registry.activate(ref)
         if activation.state == LEAVING:
             activation.state = ACTIVE
         if activation.state == ACTIVE:
-            return None
-        pending = Pending(getcurrent(), self.monotonic() + self.options.request_timeout)
+            return
+        me = getcurrent()
+        parent = me.ctx if type(me) is Worker and me.dispatcher is self else None
+        if parent is not None and (cycle := call_chain(parent, ref)) is not None:
+            raise CallCycle(cycle)
+        pending = Pending(me, self.monotonic() + self.request_timeout, parent)
         self.lifecycle.spawning.setdefault(ref, []).append(pending)
         self.wake(activation)
         try:
             self.wait(pending)
         except RequestTimeout:
-            raise RequestTimeout(f"{ref} was not initialized within {self.options.request_timeout} s") from None
-        return None
+            raise RequestTimeout(f"{ref} was not initialized within {self.request_timeout:g} s") from None
+        finally:
+            self.lifecycle.forget(ref, pending)
 
-    def wake(self, activation: Activation) -> None:
-        """Put an activation into the ready queue, if it is not at work already."""
-        if activation.inbox is None:
-            activation.inbox = self.inboxes.pop() if self.inboxes else deque()
-            self.ready.append(activation)
-            if not self.armed:
-                self.arm()
+    def wake(self, activation: Activation) -> deque[Context]:
+        """See to it that an activation gets a turn; returns its inbox."""
+        inbox = activation.inbox
+        if inbox is None:
+            inbox = activation.inbox = self.inboxes.pop() if self.inboxes else deque()
+            if activation.worker is None:
+                self.ready.append(activation)
+                if not self.armed:
+                    self.arm()
+        return inbox
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
-    def complete(self, pending: Pending, value: Any, error: BaseException | None) -> bool:
+    def complete(self, waiter: Waiter, value: Any, error: BaseException | None) -> bool:
         """Decide a wait. Only the first decision counts; tells whether this was it."""
         if get_ident() != self.thread:
-            return bool(self.threads.call(self.complete, (pending, value, error), self.options.request_timeout))
-        if pending.done:
+            return bool(self.threads.call(self.complete, (waiter, value, error), self.request_timeout))
+        if waiter.done:
             self.replies_late += 1
             return False
-        pending.done = True
-        pending.value = value
-        pending.error = error
-        if not pending.in_hand:  # else its worker, or the armed callback, switches back
-            self.resumes.append(pending)
-            if not self.armed:
-                self.arm()
+        waiter.value = value
+        waiter.error = error
+        waiter.done = ANSWERED
+        if not waiter.in_hand:  # else its worker, or the armed callback, switches back
+            self.resume(waiter)
         return True
+
+    def resume(self, waiter: Waiter) -> None:
+        """Have the waiting greenlet go on; harmless when it has gone on already."""
+        if get_ident() != self.thread:
+            self.threads.call(self.resume, (waiter,), self.request_timeout)
+            return
+        self.resumes.append(waiter)
+        if not self.armed:
+            self.arm()
 
     def wait(self, pending: Pending) -> Any:
         """Block the pending's greenlet until it is done or its deadline has passed.
@@ -275,7 +373,7 @@ class Dispatcher:
             while not pending.done:
                 self.block()
         finally:
-            pending.done = True
+            pending.done = pending.done or GIVEN_UP
             pending.greenlet = None
             self.deadlines.discard(pending)
         if pending.error is not None:
@@ -288,7 +386,7 @@ class Dispatcher:
             raise TheatreError("this would block the hub: call it from a greenlet, not from a loop callback")
         self.hub.switch()
 
-    def watch(self, pending: Pending) -> None:
+    def watch(self, pending: Waiter) -> None:
         """See to it that `pending` ends at its deadline."""
         self.deadlines.add(pending)
         if self._timer is None or pending.deadline < self._timer_due - 0.01:
@@ -308,23 +406,40 @@ class Dispatcher:
         for pending in self.deadlines.expire(self.monotonic()):
             if not pending.done:
                 pending.bucket = NEVER
-                pending.done = True
+                pending.done = GIVEN_UP
                 pending.error = RequestTimeout()
                 self.resumes.append(pending)
                 if not self.armed:
                     self.arm()
         self._set_timer()
 
-    def _abandon(self, pending: Pending) -> None:
+    def _abandon(self, pending: Request) -> None:
         """The requester was interrupted; its actor never is."""
         if not pending.done:
-            pending.done = True
+            pending.done = GIVEN_UP
             self.requests_abandoned += 1
         pending.greenlet = None
         if pending.in_hand:
-            pending.in_hand = False
-            self.in_hand.remove(pending)
-        self.deadlines.discard(pending)
+            self._unlink(pending)
+        else:
+            self.deadlines.discard(pending)
+
+    def requests_in_hand(self) -> list[Request]:
+        """Return the requests that were handed over since the hub last ran, the latest first."""
+        found = []
+        request = self.in_hand
+        while request is not None:
+            found.append(request)
+            request = request.below
+        return found
+
+    def _unlink(self, request: Request) -> None:
+        """Take a request out of the hand that is not the last one in it, perhaps."""
+        rest = [other for other in self.requests_in_hand() if other is not request]
+        for upper, lower in zip(rest, [*rest[1:], None], strict=True):
+            upper.below = lower
+        self.in_hand = rest[0] if rest else None
+        request.in_hand = False
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -334,17 +449,20 @@ class Dispatcher:
         self._loop.run_callback(self._dispatch)
 
     def _dispatch(self) -> None:
-        """In the hub: give the ready activations to workers and resume who waited, until nothing is left to do or
-        the time budget is spent. `armed` stays true meanwhile, so that nobody arms again.
+        """In the hub: give the ready activations to workers and resume who waited.
+
+        Until nothing is left to do or the time budget is spent. `armed` stays true meanwhile: nobody arms again.
         """
         ready, resumes, monotonic = self.ready, self.resumes, self.monotonic
         now = monotonic()
+        self._count_blocked()
         self.yield_at = yield_at = now + TIME_BUDGET
+        self.hand_until = yield_at if self.backpressure.is_open() else 0.0
         # Bounded by count as well as by time: a virtual clock stands still.
-        rounds = 1000
+        self.turns_left = MAX_TURNS
         try:
-            while (ready or resumes or self.in_hand) and rounds and now < yield_at:
-                rounds -= 1
+            while (ready or resumes or self.in_hand) and self.turns_left > 0 and now < yield_at:
+                self.turns_left -= 1
                 if self.in_hand:
                     self._settle()
                 if resumes:
@@ -355,64 +473,48 @@ class Dispatcher:
                     activation = ready.popleft()
                     if activation.inbox is None or activation.worker is not None:
                         continue  # left over: it was handed over to a requester meanwhile
-                    worker = self.parked.pop() if self.parked else Worker(self)
-                    worker.activation = activation
-                    worker.now = now
-                    raw_switch(worker)
+                    if self.parked:
+                        worker = self.parked.pop()
+                        worker.now = now
+                        raw_switch(worker, activation)
+                    else:
+                        worker = Worker(self, activation)
+                        worker.now = now
+                        raw_switch(worker)
                 now = monotonic()
         finally:
             self.armed = False
+            self._count_blocked()
             if ready or resumes or self.in_hand:
                 # Through a timer of zero seconds and not as a callback: the loop runs up to 50 callbacks before it
                 # looks at sockets again, which would make 50 time budgets.
                 self.armed = True
                 self._soon.start(self._dispatch)
 
+    def busy(self) -> int:
+        """Return how many workers are not parked."""
+        return len(self.workers) - len(self.parked)
+
+    def _count_blocked(self) -> None:
+        """In the hub, where every busy worker is a blocked one: a message is not handled while its handler waits."""
+        busy = self.busy()
+        self.headroom += self.blocked - busy
+        self.blocked = busy
+        self.accept_limit = self.received + self.headroom
+
     def _settle(self) -> None:
         """The hub runs while requests are in hand: their receivers have blocked, so watch their deadlines."""
-        in_hand, self.in_hand = self.in_hand, []
-        for pending in in_hand:
-            pending.in_hand = False
-            if pending.done:
-                self.resumes.append(pending)
+        in_hand, self.in_hand = self.requests_in_hand(), None
+        for request in in_hand:
+            request.in_hand = False
+            request.below = None
+            if request.done:
+                self.resumes.append(request)
             else:
-                self.watch(pending)
+                self.watch(request)
 
-    # -- reading -----------------------------------------------------------------------------------------------
-
-    def processed(self) -> tuple[int, int]:
-        """Return messages received and dead-lettered so far, the turns that run now included."""
-        running = sum(worker.handled() for worker in self.workers)
-        return self.received + running, self.dead_lettered
-
-    def open_requests(self) -> int:
-        """Return how many requests wait for their reply."""
-        waits = len(self.deadlines) + len(self.in_hand)
-        other = self.lifecycle.waiting() + self.backpressure.waiting() + (self.at_rest is not None)
-        return waits - other
-
-    def snapshot(self) -> dict[str, int]:
-        """Return the counters that `theatre_gevent.metrics.METRICS` describes."""
-        received, dead_lettered = self.processed()
-        # Inboxes are counted one by one, and not as the difference of the others, so that a lost message shows.
-        at_work = {id(a): a for a in self.ready if a.inbox is not None}
-        at_work.update((id(w.activation), w.activation) for w in self.workers if w.activation is not None)
-        lifecycle, backpressure = self.lifecycle, self.backpressure
-        return {
-            "messages_sent": self.accepted,
-            "messages_received": received,
-            "messages_dead_lettered": dead_lettered,
-            "messages_queued": sum(len(a.inbox) for a in at_work.values() if a.inbox is not None),
-            "requests_total": self.requests_total,
-            "requests_timed_out": self.requests_timed_out,
-            "requests_abandoned": self.requests_abandoned,
-            "requests_pending": self.open_requests(),
-            "replies_late": self.replies_late,
-            "activations_total": lifecycle.activations_total,
-            "activations_failed": lifecycle.activations_failed,
-            "activations_ended": lifecycle.activations_ended,
-            "actors_active": lifecycle.activations_total - lifecycle.activations_ended,
-            "receiver_errors": lifecycle.receiver_errors,
-            "inbox_full": backpressure.inbox_full,
-            "senders_waiting": backpressure.waiting(),
-        }
+    def rested(self) -> None:
+        """A worker has come to rest: tell who waits for that."""
+        at_rest = self.at_rest
+        if at_rest is not None and not at_rest.done:
+            self.complete(at_rest, None, None)

@@ -17,6 +17,9 @@ TURN_BUDGET = 256
 TIME_BUDGET = 0.005
 """Seconds after which workers let the hub look at sockets and timers."""
 
+MAX_TURNS = 4096
+"""Most turns before the hub looks at sockets and timers, whatever the clock says: a virtual one stands still."""
+
 MAX_PARKED = 256
 """Workers kept for later; more of them exit when they have nothing to do."""
 

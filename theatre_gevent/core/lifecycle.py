@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from gevent import Timeout
 
-from ..errors import RemoteActorError, StopActor, TheatreError
+from ..errors import HostDraining, RemoteActorError, StopActor, TheatreError
 from ..messages import DeadLetter, Initialize, InitReason, Shutdown
 from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
-from .context import Context
+from .context import Context, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,29 +48,33 @@ class Lifecycle:
         """Return how many callers of `spawn_local` wait now."""
         return sum(map(len, self.spawning.values()))
 
+    def forget(self, ref: Ref, pending: Pending) -> None:
+        """Count a caller of `spawn_local` no more: it goes on."""
+        waiting = self.spawning.get(ref)
+        if waiting is not None and pending in waiting:
+            waiting.remove(pending)
+            if not waiting:
+                del self.spawning[ref]
+
     # -- begin -------------------------------------------------------------------------------------------------
 
-    def enter(self, worker: Worker, activation: Activation) -> Activation | None:
-        """Start the turn of an activation that is not ACTIVE.
-
-        Returns:
-            The activation, ready to handle messages, or None when the turn is over.
-        """
+    def enter(self, worker: Worker, activation: Activation) -> bool:
+        """Start the turn of an activation that is not ACTIVE; tells whether it goes on to handle messages."""
         if activation.state == LEAVING:
             if activation.inbox and not self.closing:
                 activation.state = ACTIVE  # a message came first
-                return activation
+                return True
             self.end(worker, activation)
-            return None
+            return False
         if activation.state != NEW:
-            return None
+            return False
         if self.closing or not (activation.inbox or activation.ref in self.spawning):
             activation.state = STOPPED
             self._pass_on(activation)
-            return None
+            return False
         return self._begin(worker, activation)
 
-    def _begin(self, worker: Worker, activation: Activation) -> Activation | None:
+    def _begin(self, worker: Worker, activation: Activation) -> bool:
         try:
             receiver = activation.actor_type.create()
             if not callable(getattr(receiver, "receive", None)):
@@ -79,7 +83,7 @@ class Lifecycle:
                     "which has no receive(ctx) method"
                 )
             activation.receiver = receiver
-            worker.ctx = ctx = Context(activation, _INITIALIZE[activation.reason], None, None)
+            worker.ctx = ctx = Context(activation, _INITIALIZE[activation.reason], None)
             receiver.receive(ctx)
         except BaseException as error:
             worker.ctx = None
@@ -87,10 +91,10 @@ class Lifecycle:
                 self._stillborn(activation, error)
             if not isinstance(error, (Exception, Timeout)):
                 raise
-            return None
+            return False
         worker.ctx = None
         if activation.state != NEW:
-            return None  # the host stopped hard meanwhile
+            return False  # the host stopped hard meanwhile
         activation.state = ACTIVE
         activation.created_at = self._dispatcher.clock.time()
         activation.last_active = worker.now
@@ -99,7 +103,7 @@ class Lifecycle:
         if self.spawning:
             for pending in self.spawning.pop(activation.ref, ()):
                 self._dispatcher.complete(pending, None, None)
-        return activation
+        return True
 
     def _stillborn(self, activation: Activation, error: BaseException) -> None:
         """Factory or Initialize raised: the message that woke the actor fails, the next one tries again."""
@@ -113,11 +117,11 @@ class Lifecycle:
             self.activations_failed += 1
             log.error("actor %s could not be activated", ref, exc_info=error, extra={"ref": str(ref)})
         if activation.inbox:
-            ctx = activation.inbox.popleft()
-            self.fail(ctx, reason, error)
+            self.fail(activation.inbox.popleft(), reason, error, _remote(error, ref))
         for pending in self.spawning.pop(ref, ()):
             self._dispatcher.complete(pending, None, _remote(error, ref))
         self._pass_on(activation)
+        self._panic(error)
 
     # -- messages that fail ------------------------------------------------------------------------------------
 
@@ -127,10 +131,10 @@ class Lifecycle:
             if not isinstance(error, (Exception, Timeout)):
                 raise error
             return False
-        pending = ctx._pending
+        request = ctx if type(ctx) is Request and not ctx.done else None
         if isinstance(error, StopActor):
-            if pending is not None and not pending.done:
-                activation.defer(pending)
+            if request is not None:
+                activation.defer(request)
             self.end(worker, activation)
             return False
         ref = activation.ref
@@ -143,21 +147,25 @@ class Lifecycle:
             exc_info=error,
             extra={"ref": str(ref)},
         )
-        if pending is not None and not pending.done:
-            self._dispatcher.complete(pending, None, _remote(error, ref))
+        if request is not None:
+            self._dispatcher.complete(request, None, _remote(error, ref))
         if not isinstance(error, (Exception, Timeout)):
             # The worker was killed, or the program is to exit: the actor goes on with another worker.
             worker.ctx = None
             worker.release(activation)
             raise error
-        if not self._dispatcher.options.panic_recovery:
-            self._on_panic(error)
+        self._panic(error)
         return True
+
+    def _panic(self, error: BaseException) -> None:
+        if not self._dispatcher.options.panic_recovery and not isinstance(error, StopActor):
+            self._on_panic(error)
 
     def dead_letter(self, ref: Ref, body: Any, sender: Ref | None, reason: str, error: BaseException | None) -> None:
         """Account for an accepted message that nobody will process."""
         dispatcher = self._dispatcher
         dispatcher.dead_lettered += 1
+        dispatcher.headroom += 1
         dispatcher.accept_limit += 1
         handler = dispatcher.options.dead_letter_handler
         if handler is None:
@@ -170,24 +178,22 @@ class Lifecycle:
         if dispatcher.backpressure.room is not None:
             dispatcher.backpressure.grant()
 
-    def fail(self, ctx: Context, reason: str, error: BaseException | None) -> None:
-        """Make a queued message a dead letter, and answer who asked."""
+    def fail(self, ctx: Context, reason: str, error: BaseException | None, answer: TheatreError) -> None:
+        """Make a queued message a dead letter, and answer who asked with `answer`."""
         ref = ctx._activation.ref
         self.dead_letter(ref, ctx.message, ctx.sender, reason, error)
-        pending = ctx._pending
-        if pending is not None and not pending.done:
-            answer = error if isinstance(error, TheatreError) else _remote(error or StopActor(reason), ref)
-            self._dispatcher.complete(pending, None, answer)
+        if type(ctx) is Request and not ctx.done:
+            self._dispatcher.complete(ctx, None, answer)
 
     # -- end ---------------------------------------------------------------------------------------------------
 
     def end(self, worker: Worker, activation: Activation) -> None:
         """Let an activation leave: Shutdown, then the fence, then its successor if messages came meanwhile."""
-        worker.count()
         activation.state = STOPPING
         ref = activation.ref
         fatal: BaseException | None = None
-        worker.ctx = ctx = Context(activation, _SHUTDOWN, None, None)
+        failure: BaseException | None = None
+        worker.ctx = ctx = Context(activation, _SHUTDOWN, None)
         try:
             activation.receiver.receive(ctx)  # type: ignore[union-attr]
         except StopActor:
@@ -197,12 +203,16 @@ class Lifecycle:
                 activation.errors_total += 1
                 self.receiver_errors += 1
                 log.error("actor %s raised in Shutdown", ref, exc_info=error, extra={"ref": str(ref)})
-            if not isinstance(error, (Exception, Timeout)):
+            if isinstance(error, (Exception, Timeout)):
+                failure = error
+            else:
                 fatal = error
         worker.ctx = None
         if activation.state != STOPPED:
             self.fence(activation, StopActor("the actor stopped without a reply"))
             self._pass_on(activation)
+        if failure is not None:
+            self._panic(failure)
         if fatal is not None:
             raise fatal
 
@@ -215,7 +225,7 @@ class Lifecycle:
         deferred, activation.deferred = activation.deferred, None
         for pending in deferred or ():
             if not pending.done:
-                answer = why if isinstance(why, TheatreError) else _remote(why, activation.ref)
+                answer = why.copy() if isinstance(why, TheatreError) else _remote(why, activation.ref)
                 self._dispatcher.complete(pending, None, answer)
 
     def _pass_on(self, activation: Activation) -> None:
@@ -223,7 +233,9 @@ class Lifecycle:
         dispatcher = self._dispatcher
         ref, inbox, waiting = activation.ref, activation.inbox, activation.waiting
         if self.closing:
-            self.empty(activation, "the host is shutting its actors down", None)
+            self.empty(
+                activation, "the host is shutting its actors down", HostDraining("the host is shutting its actors down")
+            )
             dispatcher.backpressure.leave_line(activation)
             waiting = None
         activation.worker = None
@@ -249,10 +261,10 @@ class Lifecycle:
         if inbox is not None:
             dispatcher.inboxes.append(inbox)
 
-    def empty(self, activation: Activation, reason: str, error: TheatreError | None) -> None:
-        """Make everything in an inbox dead letters."""
+    def empty(self, activation: Activation, reason: str, error: TheatreError) -> None:
+        """Make everything in an inbox dead letters, and answer requests among them with copies of `error`."""
         while activation.inbox:
-            self.fail(activation.inbox.popleft(), reason, error)
+            self.fail(activation.inbox.popleft(), reason, error, error.copy())
 
 
 def _remote(error: BaseException, ref: Ref) -> RemoteActorError:

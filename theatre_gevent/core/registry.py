@@ -50,8 +50,8 @@ class Registry:
 
     # -- activations -------------------------------------------------------------------------------------------
 
-    def activate(self, ref: Ref) -> Activation:
-        """Return the activation of `ref`, a new one if there is none: the slow path of a lookup.
+    def type_of(self, ref: Ref) -> ActorType:
+        """Return the type of an actor.
 
         Raises:
             InvalidRef: `ref` is not a Ref.
@@ -62,6 +62,16 @@ class Registry:
         actor_type = self.types.get(ref.type)
         if actor_type is None:
             raise UnregisteredActorType(ref.type, self.types)
+        return actor_type
+
+    def activate(self, ref: Ref) -> Activation:
+        """Return the activation of `ref`, a new one if there is none: the slow path of a lookup.
+
+        Raises:
+            InvalidRef: `ref` is not a Ref.
+            UnregisteredActorType: Its type is not registered.
+        """
+        actor_type = self.type_of(ref)
         activation = self.actors.get(ref)
         if activation is None:
             activation = self.actors[ref] = Activation(ref, actor_type)
@@ -103,8 +113,9 @@ class Registry:
         self._look()
 
     def _look(self) -> None:
-        """In the hub: look at a slice of what is due. It only marks and wakes: Shutdown handlers run on workers, so a
-        slow one delays nobody.
+        """In the hub: look at a slice of what is due.
+
+        It only marks and wakes: Shutdown handlers run on workers, so a slow one delays nobody.
         """
         dispatcher, wheel, idle_timeout = self._dispatcher, self._wheel, self._idle_timeout
         assert dispatcher is not None

@@ -6,39 +6,36 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..messages import Initialize, Ref
+from ..messages import Initialize, Ref, Shutdown
+from .context import WAITING, Context, Request
 from .inbox import NEVER
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from greenlet import greenlet
 
     from .activation import Activation
-    from .context import Context
 
 
 class Pending(msgspec.Struct, eq=False):
-    """One greenlet's wait. Never reused, so that nothing late can reach the wrong waiter.
+    """One greenlet's wait for something that is no reply. Never reused, so that nothing late reaches the wrong waiter.
 
-    Attributes:
-        greenlet: Who waits, None once it has gone on.
-        deadline: When it gives up, in the clock's monotonic seconds.
-        parent: The context whose handler makes this request, None when it comes from outside.
-        done: True once there is a result; whoever sets it decides the outcome.
-        value: The result.
-        error: Raised in the waiter instead of returning `value`.
-        bucket: Where `Deadlines` keeps it.
-        in_hand: True while it is handed over directly and the hub has not run since: its worker switches straight
-            back, and its deadline is not yet watched.
+    The fields are those of `Request`, which see.
     """
 
     greenlet: greenlet | None
     deadline: float
     parent: Context | None = None
-    done: bool = False
+    done: int = WAITING
     value: Any = None
     error: BaseException | None = None
     bucket: int = NEVER
     in_hand: bool = False
+
+
+if TYPE_CHECKING:
+    Waiter: TypeAlias = Pending | Request
 
 
 def call_chain(ctx: Context | None, target: Ref) -> list[Ref] | None:
@@ -47,21 +44,38 @@ def call_chain(ctx: Context | None, target: Ref) -> list[Ref] | None:
     Returns:
         The refs in the order of the requests, from `target` to `target`, or None when there is no cycle.
     """
-    chain = [target]
-    while ctx is not None:
-        activation = ctx._activation
-        chain.append(activation.ref)
+    asking: Context | None = ctx
+    while asking is not None:
+        activation = asking._activation
         if activation.ref == target:
-            return chain[::-1]
-        pending = asked_by(ctx, activation)
-        if pending is None or pending.done:
+            return [*_refs(ctx, asking), target]
+        asked = asked_by(asking, activation)
+        if asked is None or asked.done:
             return None
-        ctx = pending.parent
+        asking = asked.parent
     return None
 
 
-def asked_by(ctx: Context, activation: Activation) -> Pending | None:
-    """Return the request on whose behalf the handler of `ctx` runs."""
-    if type(ctx.message) is Initialize and activation.inbox:
-        return activation.inbox[0]._pending  # Initialize runs for the message that woke the actor
-    return ctx._pending
+def _refs(ctx: Context | None, last: Context) -> list[Ref]:
+    """Return the refs of the handlers from `last` to `ctx`, in the order of the requests."""
+    refs = []
+    while ctx is not None:
+        refs.append(ctx._activation.ref)
+        asked = None if ctx is last else asked_by(ctx, ctx._activation)
+        ctx = None if asked is None else asked.parent
+    return refs[::-1]
+
+
+def asked_by(ctx: Context, activation: Activation) -> Waiter | None:
+    """Return the wait on whose behalf the handler of `ctx` runs: that of a request, or of `spawn_local`."""
+    if type(ctx) is Request:
+        return ctx
+    if type(ctx.message) is Initialize:  # it runs for the message that woke the actor
+        first = activation.inbox[0] if activation.inbox else None
+        if type(first) is Request:
+            return first
+        spawning = activation.actor_type.dispatcher.lifecycle.spawning.get(activation.ref)
+        return spawning[0] if spawning else None
+    if type(ctx.message) is Shutdown and activation.deferred:  # it runs before they are answered
+        return activation.deferred[-1]
+    return None

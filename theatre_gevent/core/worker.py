@@ -5,22 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet
-from greenlet import greenlet as RawGreenlet
+from greenlet import greenlet as raw_greenlet
 
 from .activation import ACTIVE
+from .context import Request
 from .inbox import MAX_PARKED, TURN_BUDGET
 
 if TYPE_CHECKING:
     from .activation import Activation
     from .context import Context
     from .dispatcher import Dispatcher
-    from .requests import Pending
 
-raw_switch = RawGreenlet.switch
+raw_switch = raw_greenlet.switch
 
 
-class Worker(Greenlet):
+class Worker(Greenlet):  # type: ignore[type-arg]
     """Runs turns of one activation after the other; parked in between.
+
+    Whoever switches to a parked worker brings its work: an `Activation` that is to have a turn, or a `Request` for an
+    idle one, which is handed over without an inbox.
 
     Only the dispatcher's callback makes one, in the hub, where the stack is shallow: a greenlet that starts deep
     inside others copies more of the stack at every switch.
@@ -28,133 +31,152 @@ class Worker(Greenlet):
     Attributes:
         activation: Whose turn it is; None while parked.
         ctx: The message that is being handled.
-        back: The request on whose behalf this worker was switched to directly, None when the hub did it.
+        back: The request in the inbox on whose behalf this worker was switched to directly.
         now: The clock's reading at the start of the turn.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    # Slots, since attributes in the instance dict of a C type's subclass are not cached by the interpreter (70 ns).
+    __slots__ = ("_first", "activation", "back", "ctx", "dispatcher", "now")
+
+    def __init__(self, dispatcher: Dispatcher, first: Activation) -> None:
         super().__init__()
+        self._first: Activation | None = first
         self.dispatcher = dispatcher
         self.activation: Activation | None = None
         self.ctx: Context | None = None
-        self.back: Pending | None = None
+        self.back: Request | None = None
         self.now = 0.0
-        self._before = 0
-        self._counted: Activation | None = None
         dispatcher.workers.add(self)
-
-    def handled(self) -> int:
-        """Return how many messages this turn has handled that `dispatcher.received` does not hold yet."""
-        counted = self._counted
-        return 0 if counted is None else counted.messages_total - self._before
 
     def _run(self) -> None:  # gevent's name for what a Greenlet subclass does
         dispatcher = self.dispatcher
         try:
-            self._work()
+            first, self._first = self._first, None
+            self._work(first)
         finally:
             dispatcher.workers.discard(self)
             if self in dispatcher.parked:
                 dispatcher.parked.remove(self)
             if self.activation is not None:
                 self.release(self.activation)
-            if dispatcher.at_rest is not None and not dispatcher.at_rest.done:
-                dispatcher.complete(dispatcher.at_rest, None, None)
+            dispatcher.rested()
 
-    def _work(self) -> None:
+    def _work(self, work: Any) -> None:
         dispatcher = self.dispatcher
         ready, parked, hub = dispatcher.ready, dispatcher.parked, dispatcher.hub
         monotonic = dispatcher.monotonic
         while True:
-            activation = self.activation
-            if activation is None:
-                hub.switch()  # parked; a stray switch comes back here
-                continue
             if self.gr_context is not None:
                 self.gr_context = None  # what the last actor put into contextvars is not for this one
-            self._turn(activation)
-            back = self.back
-            if back is not None:
-                self.back = None
-                self.activation = None
-                if back.done and back.in_hand and back.greenlet is not None:
+            activation: Activation
+            if type(work) is Request:
+                # Handed over: one request for an idle actor, the shortest way there is.
+                self.ctx = work
+                self.activation = activation = work._activation
+                activation.worker = self
+                activation.messages_total += 1
+                dispatcher.handed_over += 1
+                try:
+                    activation.receiver.receive(work)  # type: ignore[union-attr]
+                except BaseException as error:  # noqa: BLE001 - answered, logged and counted there
+                    dispatcher.lifecycle.failed(self, activation, work, error)
+                self.ctx = self.activation = None
+                if activation.worker is self:  # else it has ended
+                    if not work.done:
+                        activation.defer(work)
+                    if activation.inbox is None:
+                        activation.worker = None
+                    else:
+                        self.release(activation)
+                if work.done and work.in_hand:
                     parked.append(self)
-                    raw_switch(back.greenlet)
+                    work = raw_switch(work.greenlet)  # type: ignore[arg-type]
                     continue
-            self.now = now = monotonic()
-            activation.last_active = now
-            if now < dispatcher.yield_at:
-                self.activation = None
+            elif work is not None:
+                activation = work
+                self._turn(activation)
+                back = self.back
+                if back is not None:
+                    self.back = None
+                    if back.done and back.in_hand:
+                        parked.append(self)
+                        work = raw_switch(back.greenlet)  # type: ignore[arg-type]
+                        continue
+            else:
+                work = hub.switch()  # a stray switch
+                continue
+            work = None
+            self.now = activation.last_active = now = monotonic()
+            dispatcher.turns_left -= 1
+            if now < dispatcher.yield_at and dispatcher.turns_left > 0:
                 while ready:
                     activation = ready.popleft()
                     if activation.inbox is not None and activation.worker is None:
-                        self.activation = activation
+                        work = activation
                         break
-                if self.activation is not None:
+                if work is not None:
                     continue
-            self.activation = None
-            if dispatcher.at_rest is not None and not dispatcher.at_rest.done:
-                dispatcher.complete(dispatcher.at_rest, None, None)
+            if dispatcher.at_rest is not None:
+                dispatcher.rested()
             if len(parked) >= MAX_PARKED:
                 return
             parked.append(self)
-            hub.switch()
+            work = hub.switch()
 
     def _turn(self, activation: Activation) -> None:
         """Handle what is in the inbox now, at most a budget of it."""
         dispatcher = self.dispatcher
+        self.activation = activation
         activation.worker = self
         if activation.state != ACTIVE:
-            current = dispatcher.lifecycle.enter(self, activation)
-            if current is None:
+            goes_on = False
+            try:
+                goes_on = dispatcher.lifecycle.enter(self, activation)
+            finally:
+                if not goes_on:
+                    self._over(activation, 0)
+            if not goes_on:
                 return
-            activation = current
-        inbox = activation.inbox
+        inbox: Any = activation.inbox
         receive = activation.receiver.receive  # type: ignore[union-attr]
         back = self.back
-        assert inbox is not None
+        handled = 0
         budget = len(inbox)
         if budget > TURN_BUDGET:
             budget = TURN_BUDGET
-        self._counted = activation
-        self._before = activation.messages_total
-        while budget and inbox:  # a freeze empties it
-            budget -= 1
-            ctx = inbox.popleft()
-            self.ctx = ctx
-            activation.messages_total += 1
+        while handled < budget and inbox:  # a freeze empties it
+            handled += 1
+            self.ctx = ctx = inbox.popleft()
+            dispatcher.received += 1
             if activation.waiting is not None:
                 dispatcher.backpressure.refill(activation)
             try:
                 receive(ctx)
-            except BaseException as error:
-                self.count()
-                if not dispatcher.lifecycle.failed(self, activation, ctx, error):
-                    self.ctx = self._counted = None
+            except BaseException as error:  # noqa: BLE001 - as above
+                goes_on = False
+                try:
+                    goes_on = dispatcher.lifecycle.failed(self, activation, ctx, error)
+                finally:
+                    if not goes_on:
+                        self._over(activation, handled)
+                if not goes_on:
                     return
-            pending = ctx._pending
-            if pending is not None:
-                if not pending.done:
-                    activation.defer(pending)
-                elif pending is back and pending.in_hand:
+            if type(ctx) is Request:
+                if not ctx.done:
+                    activation.defer(ctx)
+                elif ctx is back and ctx.in_hand:
                     break
-        self.ctx = None
-        self._counted = None
-        handled = activation.messages_total - self._before
-        dispatcher.received += handled
-        dispatcher.accept_limit += handled
-        if dispatcher.backpressure.room is not None:
-            dispatcher.backpressure.grant()
+        self._over(activation, handled)
         self.release(activation)
 
-    def count(self) -> None:
-        """Add what this turn has handled to the dispatcher's counters, before the activation changes hands."""
-        counted = self._counted
-        if counted is not None:
-            handled = counted.messages_total - self._before
-            self._before = counted.messages_total
-            self.dispatcher.received += handled
-            self.dispatcher.accept_limit += handled
+    def _over(self, activation: Activation, handled: int) -> None:
+        """Bring the accounts up to date at the end of a turn, and let senders go on that waited for room."""
+        dispatcher = self.dispatcher
+        self.ctx = self.activation = None
+        activation.messages_total += handled
+        dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
+        if dispatcher.backpressure.room is not None:
+            dispatcher.backpressure.grant(1)
 
     def release(self, activation: Activation) -> None:
         """End of the turn: the activation goes idle, or to the back of the ready queue if it has more to do."""
@@ -162,13 +184,13 @@ class Worker(Greenlet):
         if activation.worker is not self:
             return  # the host stopped hard and took the activation away
         activation.worker = None
-        inbox: Any = activation.inbox
+        inbox = activation.inbox
         if inbox:
             dispatcher.ready.append(activation)
             if not dispatcher.armed:
                 dispatcher.arm()
             return
-        activation.last_active = self.now
-        activation.inbox = None
-        if len(dispatcher.inboxes) < dispatcher.options.host_inbox_size:
-            dispatcher.inboxes.append(inbox)
+        if inbox is not None:
+            activation.inbox = None
+            if len(dispatcher.inboxes) < dispatcher.options.host_inbox_size:
+                dispatcher.inboxes.append(inbox)

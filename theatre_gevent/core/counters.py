@@ -1,0 +1,42 @@
+"""Reading what a dispatcher counts: all the work is done here, not on the per-message path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+
+
+def open_requests(dispatcher: Dispatcher) -> int:
+    """Return how many requests wait for their reply."""
+    waits = len(dispatcher.deadlines) + len(dispatcher.requests_in_hand())
+    other = dispatcher.lifecycle.waiting() + dispatcher.backpressure.waiting() + (dispatcher.at_rest is not None)
+    return waits - other
+
+
+def snapshot(dispatcher: Dispatcher) -> dict[str, int]:
+    """Return the counters that `theatre_gevent.metrics.METRICS` describes."""
+    # Inboxes are counted one by one, and not as the difference of the others, so that a lost message shows.
+    at_work = {id(a): a for a in dispatcher.ready}
+    at_work.update((id(w.activation), w.activation) for w in dispatcher.workers if w.activation is not None)
+    # A request that is handed over is accepted and handled in one step, with no inbox between to lose it in.
+    lifecycle, backpressure = dispatcher.lifecycle, dispatcher.backpressure
+    return {
+        "messages_sent": dispatcher.accepted + dispatcher.handed_over,
+        "messages_received": dispatcher.received + dispatcher.handed_over,
+        "messages_dead_lettered": dispatcher.dead_lettered,
+        "messages_queued": sum(len(a.inbox) for a in at_work.values() if a.inbox is not None),
+        "requests_total": dispatcher.requests_queued + dispatcher.handed_over,
+        "requests_timed_out": dispatcher.requests_timed_out,
+        "requests_abandoned": dispatcher.requests_abandoned,
+        "requests_pending": open_requests(dispatcher),
+        "replies_late": dispatcher.replies_late,
+        "activations_total": lifecycle.activations_total,
+        "activations_failed": lifecycle.activations_failed,
+        "activations_ended": lifecycle.activations_ended,
+        "actors_active": lifecycle.activations_total - lifecycle.activations_ended,
+        "receiver_errors": lifecycle.receiver_errors,
+        "inbox_full": backpressure.inbox_full,
+        "senders_waiting": backpressure.waiting(),
+    }
