@@ -103,31 +103,36 @@ class Host:
         dispatcher = self._dispatcher
         if self._state == "new":
             self._go("stopped")
-            return
+        if self._state == "stopped" and self._stopper is None:
+            return  # it was never started
         if get_ident() != dispatcher.thread:
             options = self.options
             dispatcher.threads.call(self.stop, (), 2 * options.drain_timeout + options.request_timeout + 2)
             return
         self._begin_stop()
-        me = getcurrent()
-        if isinstance(me, Worker) or me is dispatcher.hub or self._stopper is None:
-            return
-        self._stopper.join()
+        if self._stopper is not None and not self._is_within():
+            self._stopper.join()
 
     def freeze(self) -> None:
         """Suspend the host: refuse work with HostFrozen, fail open requests, make queued messages dead letters.
 
         Running handlers see `ctx.cancelled` and get `freeze_grace_period` seconds, then they are killed and their
-        actors end. Idle actors keep their state. An actor can't freeze its own host.
+        actors end. Idle actors keep their state. Neither an actor of this host nor a loop callback can call it, since
+        it waits for the handlers.
 
         Raises:
             HostNotRunning: The host is not active.
         """
         if self._state == "frozen":
             return
-        if self._state != "active" or isinstance(getcurrent(), Worker):
-            who = "an actor can't wait for itself" if self._state == "active" else f"it is {self._state}"
+        if self._state != "active" or self._is_within():
+            who = f"it is {self._state}"
+            if self._state == "active":
+                who = "an actor can't wait for itself, nor a loop callback for an actor"
             raise HostNotRunning(f"host {self.host_id} can't freeze: {who}")
+        if get_ident() != self._dispatcher.thread:
+            self._dispatcher.threads.call(self.freeze, (), self.options.freeze_grace_period + 2)
+            return
         self._go("frozen")
         log.warning("host %s freezes", self.host_id)
         self._closer.freeze(self.options.freeze_grace_period, HostFrozen(f"host {self.host_id} is frozen"))
@@ -142,6 +147,9 @@ class Host:
             return
         if self._state != "frozen":
             raise HostNotRunning(f"host {self.host_id} can't unfreeze: it is {self._state}")
+        if get_ident() != self._dispatcher.thread:
+            self._dispatcher.threads.call(self.unfreeze, (), self.options.request_timeout)
+            return
         self._go("active")
         self._closer.unfreeze()
         log.warning("host %s is active again", self.host_id)
@@ -235,6 +243,11 @@ class Host:
         if state not in TRANSITIONS[self._state]:
             raise TheatreError(f"host {self.host_id} can't go from {self._state} to {state}")
         self._state = state
+
+    def _is_within(self) -> bool:
+        """Tell whether the caller is the hub or one of the host's own actors, which can't wait for the host."""
+        me = getcurrent()
+        return me is self._dispatcher.hub or (isinstance(me, Worker) and me.dispatcher is self._dispatcher)
 
     def _refusal(self) -> HostDraining:
         word = "has stopped" if self._state == "stopped" else "is stopping"

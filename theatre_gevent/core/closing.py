@@ -84,7 +84,8 @@ class Closer:
         """Process nothing more: queued messages become dead letters, running handlers get `grace` seconds to end."""
         dispatcher = self._dispatcher
         dispatcher.backpressure.close(refusal, actors_allowed=False)
-        dispatcher.cancelled.set()
+        cancelled = dispatcher.cancelled
+        cancelled.set()
         for activation in list(dispatcher.actors.values()):
             if activation.inbox is not None:
                 dispatcher.lifecycle.empty(activation, "the host has frozen", refusal)
@@ -92,7 +93,8 @@ class Closer:
                 if activation.state == LEAVING:
                     activation.state = ACTIVE
         self.fail_waiting(refusal)
-        if self._wait_until(lambda: not self._busy(), grace):
+        # After an unfreeze in the meantime there is another event, and what runs is none of our business.
+        if self._wait_until(lambda: dispatcher.cancelled is not cancelled or not self._busy(), grace):
             return
         stuck = self._busy()
         for worker in stuck:
