@@ -9,8 +9,18 @@ import pytest
 from gevent.event import Event
 
 from tests.conftest import MakeHost
-from tests.support import Recorder, assert_balanced, in_background, stop_actor
-from theatre_gevent import Context, DeadLetter, Host, InboxFull, Ref, RequestTimeout
+from tests.support import Recorder, assert_balanced, in_background, stop_actor, until
+from theatre_gevent import (
+    Context,
+    DeadLetter,
+    Host,
+    InboxFull,
+    InvalidRef,
+    Ref,
+    RequestTimeout,
+    SystemClock,
+    UnregisteredActorType,
+)
 from theatre_gevent.testing import VirtualClock
 
 A = Ref("a", "1")
@@ -359,3 +369,76 @@ def test_the_host_never_holds_more_than_its_size_from_outside(make_host: MakeHos
     assert all(task.ready() for task in tasks)
     assert host.metrics.snapshot()["messages_received"] == 1_000
     assert 4 <= peak <= 8
+
+
+def test_a_refused_ref_does_not_use_up_room(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, _, gate = crowd(make_host, host_inbox_size=1)
+    bad = [in_background(host.send, Ref("unknown", "1"), "x") for _ in range(3)]
+    good = in_background(host.send, B, "x")
+    clock.settle()
+    gate.open()
+    clock.settle()
+    assert all(task.ready() for task in [*bad, good])
+    for task in bad:
+        with pytest.raises(UnregisteredActorType):
+            task.get(block=False)
+    for _ in range(3):
+        assert host.request(B, "still room") == "still room"
+
+
+def test_who_cannot_send_anyway_is_told_without_waiting_for_room(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, _, gate = crowd(make_host, host_inbox_size=1)
+    with pytest.raises(UnregisteredActorType):
+        host.send(Ref("unknown", "1"), "x")
+    with pytest.raises(InvalidRef):
+        host.request("not a ref", "x")  # type: ignore[arg-type]
+    gate.open()
+
+
+def test_room_that_is_not_used_goes_to_the_next(make_host: MakeHost, clock: VirtualClock) -> None:
+    """Those that are let in first go on to wait at a full inbox; the next one is for an idle actor."""
+    host = make_host(host_inbox_size=4, actor_inbox_size=1)
+    recorder = Recorder()
+    host.register_actor("a", recorder)
+    slow, quick = Gate(), Gate()
+    host.send(A, slow)
+    host.send(B, quick)
+    host.send(Ref("a", "3"), quick)
+    clock.settle()
+    host.send(A, "fills both")
+    to_the_full = [in_background(host.send, A, number) for number in range(2)]
+    to_the_idle = in_background(host.send, Ref("a", "4"), "x")
+    clock.settle()
+    assert not any(task.ready() for task in [*to_the_full, to_the_idle])
+    quick.open()
+    clock.settle()
+    assert not any(task.ready() for task in to_the_full)
+    assert to_the_idle.ready()
+    slow.open()
+    clock.settle()
+    assert recorder.users(A) == [slow, "fills both", 0, 1]
+
+
+def test_room_given_to_a_killed_sender_goes_to_the_next(make_host: MakeHost) -> None:
+    """The sender is killed between being let in and going on."""
+    clock = SystemClock()
+    host = make_host(clock=clock, host_inbox_size=1, request_timeout=30)
+    recorder = Recorder()
+    host.register_actor("a", recorder)
+    go = Event()
+    senders: list[Any] = []
+
+    def kill_the_next(ctx: Context) -> None:
+        go.wait()
+        senders[0].kill(block=False)
+        end = clock.monotonic() + 0.02  # longer than the dispatcher's time budget: the kill comes first
+        while clock.monotonic() < end:
+            pass
+
+    host.send(A, kill_the_next)
+    until(lambda: recorder.users(A))
+    senders += [in_background(host.send, B, number) for number in range(3)]
+    until(lambda: host.metrics.snapshot()["senders_waiting"] == 3)
+    go.set()
+    until(lambda: recorder.users(B) == [1, 2], timeout=5)
+    assert_balanced(host.metrics)

@@ -109,6 +109,7 @@ class Backpressure:
         if not from_actor:
             self._set_limit()  # it is brought up to date at the end of turns only
             if self._dispatcher.accepted >= self._dispatcher.accept_limit:
+                self._dispatcher.registry.type_of(ref)  # who can't send anyway is told at once
                 self._wait_for_room(ref, deadline)
         return True
 
@@ -139,6 +140,7 @@ class Backpressure:
             elif pending.value is True:  # granted, and interrupted before it could use it
                 self._reserved -= 1
                 self._set_limit()
+                self.grant()
             if type(error) is RequestTimeout:
                 self.inbox_full += 1
                 raise InboxFull(
@@ -192,6 +194,7 @@ class Backpressure:
             activation.waiting = deque()
         activation.waiting.append(entry)
         self._in_line += 1
+        self.grant()  # whoever waits here leaves the room that it was given to the next
         try:
             dispatcher.wait(pending)
         except BaseException as error:
