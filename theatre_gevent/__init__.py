@@ -29,6 +29,7 @@ from .errors import (
     UnregisteredActorType,
 )
 from .host import Host
+from .message_types import message
 from .messages import DeadLetter, Initialize, InitReason, Receiver, Ref, Shutdown
 from .metrics import Metrics
 
@@ -63,4 +64,5 @@ __all__ = [
     "TheatreError",
     "UnregisteredActorType",
     "__version__",
+    "message",
 ]

@@ -10,7 +10,7 @@ import msgspec
 from .errors import InvalidRef
 
 
-class Ref(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
+class Ref(msgspec.Struct, frozen=True, cache_hash=True, gc=False, array_like=True):
     """The address of an actor: a registered type and an id of your choosing.
 
     Immutable, hashable and cheap: keep refs rather than building them anew for every message.
