@@ -8,7 +8,7 @@ import sys
 import gevent
 
 from .options import LoadOptions, UsageError, parse
-from .profiling import MissingPackage, require
+from .profiling import MissingPackage, require, require_for_cpu_profile
 from .stop import Stop
 
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         options = parse(sys.argv[1:] if argv is None else argv)
         require("psutil")
         if options.cpuprofile is not None:
-            require("pyinstrument")
+            require_for_cpu_profile(options.cpuprofile)
     except (UsageError, MissingPackage) as error:
         _complain(str(error))
         return USAGE

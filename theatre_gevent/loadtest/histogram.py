@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypedDict
 
 _BITS = 6
-_LARGEST = (1 << 42) - 1
-_BUCKETS = (42 - _BITS) << _BITS
+_LARGEST_BITS = 42
+_LARGEST = (1 << _LARGEST_BITS) - 1
+_BUCKETS = (_LARGEST_BITS - _BITS + 1) << _BITS
 
 
 class HistogramData(TypedDict):
@@ -20,7 +22,7 @@ class HistogramData(TypedDict):
 class Histogram:
     """Counts of durations in buckets that are at most 1.6 % wide.
 
-    The buckets are those of a floating-point number with six bits of mantissa, as in HDR histograms: 2304 of them
+    The buckets are those of a floating-point number with six bits of mantissa, as in HDR histograms: 2368 of them
     reach from a nanosecond to 73 minutes. Recording takes 0.2 us; the hdrhistogram package's takes over 2 us.
     """
 
@@ -54,7 +56,7 @@ class Histogram:
         total = self.count()
         if not total:
             return None
-        wanted = max(1, -int(-total * percent // 100))
+        wanted = max(1, math.ceil(total * percent / 100))
         seen = 0
         for number, count in enumerate(self._counts):
             seen += count

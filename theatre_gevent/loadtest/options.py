@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .profiling import CPU_FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 GIB = 1 << 30
 MODES = ("mixed", "forward", "local")
@@ -137,9 +137,17 @@ def parse(argv: list[str]) -> LoadOptions:
         UsageError: A flag is unknown, out of range, or not available yet.
     """
     parser = _parser()
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        raise UsageError(_explain_unknown(parser, unknown[0]))
+    # argparse takes unambiguous beginnings of flags with one dash, whatever allow_abbrev says; they are refused here.
+    flags = parser._option_string_actions
+    for word in argv:
+        if not word.startswith("-"):
+            continue
+        name = word.split("=")[0]
+        if name not in flags and not re.match(r"-\d", word):
+            raise UsageError(_explain_unknown(name, flags))
+    known, unexpected = parser.parse_known_args(argv)
+    if unexpected:
+        raise UsageError(f"unexpected argument {unexpected[0]!r}: all arguments are flags, see -help")
     return _settle(known)
 
 
@@ -232,14 +240,10 @@ def _describe(p: Profile) -> str:
     )
 
 
-def _explain_unknown(parser: argparse.ArgumentParser, word: str) -> str:
-    if not word.startswith("-"):
-        return f"unexpected argument {word!r}: all arguments are flags, see -help"
-    name = word.split("=")[0].lstrip("-")
-    flags = [s[1:] for action in parser._actions for s in action.option_strings if not s.startswith("--")]
-    close = difflib.get_close_matches(name, flags, n=1)
-    hint = f"did you mean -{close[0]}?" if close else "allowed: " + ", ".join(f"-{f}" for f in flags)
-    return f"unknown flag {word}; {hint}"
+def _explain_unknown(word: str, flags: Iterable[str]) -> str:
+    single = [flag for flag in flags if not flag.startswith("--")]
+    close = difflib.get_close_matches("-" + word.lstrip("-"), single, n=1)
+    return f"unknown flag {word}; " + (f"did you mean {close[0]}?" if close else "allowed: " + ", ".join(single))
 
 
 def _count(least: int, most: int) -> Callable[[str], int]:
