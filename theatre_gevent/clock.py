@@ -28,7 +28,10 @@ class Clock(Protocol):
     """The readings and waits that the library needs, all in seconds."""
 
     def monotonic(self) -> float:
-        """Seconds since some fixed point; never goes back, and counts time during which the machine slept."""
+        """Seconds since some fixed point; never goes back."""
+
+    def boottime(self) -> float:
+        """The same, but it counts the time during which a virtual machine was suspended too, as a lease must."""
 
     def time(self) -> float:
         """Seconds since the epoch: wall time, which may jump."""
@@ -62,9 +65,9 @@ class SystemClock:
     """The machine's clocks and the gevent loop's timers."""
 
     def __init__(self) -> None:
-        # CLOCK_MONOTONIC stands still while a virtual machine is suspended; a lease must not.
+        self.monotonic: Callable[[], float] = time.monotonic  # 40 ns less than a method around it
         boottime = getattr(time, "CLOCK_BOOTTIME", None)
-        self.monotonic: Callable[[], float] = (
+        self.boottime: Callable[[], float] = (
             time.monotonic if boottime is None else partial(time.clock_gettime, boottime)
         )
 

@@ -132,9 +132,8 @@ def check_clock(value: Clock | None) -> Clock | None:
     Raises:
         InvalidOption: It lacks some of them.
     """
-    missing = [
-        name for name in ("monotonic", "time", "sleep", "call_later") if not callable(getattr(value, name, None))
-    ]
+    verbs = ("monotonic", "boottime", "time", "sleep", "call_later")
+    missing = [name for name in verbs if not callable(getattr(value, name, None))]
     if value is not None and missing:
         raise InvalidOption(f"clock must be a Clock or None, got {value!r}, which lacks {', '.join(missing)}")
     return value

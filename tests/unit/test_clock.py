@@ -28,9 +28,10 @@ def any_clock(request: pytest.FixtureRequest) -> tuple[Clock, Pass]:
 
 def test_monotonic_moves_by_what_has_passed(any_clock: tuple[Clock, Pass]) -> None:
     clock, let_pass = any_clock
-    before, wall = clock.monotonic(), clock.time()
+    before, wall, boot = clock.monotonic(), clock.time(), clock.boottime()
     let_pass(0.02)
     assert clock.monotonic() - before >= 0.019
+    assert clock.boottime() - boot >= 0.019
     assert clock.time() > wall
 
 
@@ -122,6 +123,18 @@ def test_wall_time_can_be_stepped_alone(clock: VirtualClock) -> None:
     clock.step_wall_time(-3600)
     assert clock.monotonic() == monotonic
     assert clock.time() == pytest.approx(wall - 3600)
+
+
+def test_a_suspended_machine_is_seen_by_boottime_and_wall_time_alone(clock: VirtualClock) -> None:
+    ran: list[int] = []
+    clock.call_later(10, lambda: ran.append(1))
+    monotonic, boot, wall = clock.monotonic(), clock.boottime(), clock.time()
+    clock.suspend(3600)
+    clock.advance(1)
+    assert ran == []
+    assert clock.monotonic() == monotonic + 1
+    assert clock.boottime() == boot + 3601
+    assert clock.time() == pytest.approx(wall + 3601)
 
 
 def test_an_interrupted_virtual_sleep_leaves_no_timer(clock: VirtualClock) -> None:

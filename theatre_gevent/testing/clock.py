@@ -51,6 +51,7 @@ class VirtualClock:
     def __init__(self, *, start: float = 1_000.0, epoch: float = 1_700_000_000.0) -> None:
         self._now = start
         self._wall = epoch - start
+        self._suspended = 0.0
         self._timers: list[_VirtualTimer] = []
         self._set = 0
         self._advancing = False
@@ -59,8 +60,16 @@ class VirtualClock:
         """Seconds since a fixed point; moved by `advance` alone."""
         return self._now
 
+    def boottime(self) -> float:
+        """The same as `monotonic`: virtual machines are not suspended here."""
+        return self.monotonic()
+
+    def boottime(self) -> float:
+        """Like `monotonic`, and moved by `suspend` too."""
+        return self._now + self._suspended
+
     def time(self) -> float:
-        """Wall time in seconds since the epoch; moved by `advance` and by `step_wall_time`."""
+        """Wall time in seconds since the epoch; moved by `advance`, `suspend` and `step_wall_time`."""
         return self._wall + self._now
 
     def sleep(self, seconds: float) -> None:
@@ -118,6 +127,11 @@ class VirtualClock:
 
     def step_wall_time(self, seconds: float) -> None:
         """Set the wall clock forward, or back when negative, as an administrator would; `monotonic` is untouched."""
+        self._wall += seconds
+
+    def suspend(self, seconds: float) -> None:
+        """Let `seconds` pass unnoticed, as when a virtual machine is suspended: no timer moves, `monotonic` neither."""
+        self._suspended += seconds
         self._wall += seconds
 
     def pending_timers(self) -> int:
