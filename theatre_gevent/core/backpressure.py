@@ -107,6 +107,7 @@ class Backpressure:
                 return False
             raise self._fresh_refusal(ref)
         if not from_actor:
+            self._dispatcher.registry.type_of(ref)  # now, and not after a wait whose place others could have used
             self._set_limit()  # it is brought up to date at the end of turns only
             if self._dispatcher.accepted >= self._dispatcher.accept_limit:
                 self._dispatcher.registry.type_of(ref)  # who can't send anyway is told at once
@@ -194,6 +195,7 @@ class Backpressure:
             activation.waiting = deque()
         activation.waiting.append(entry)
         self._in_line += 1
+        self.grant()  # the room that it does not use yet is for those behind it
         self.grant()  # whoever waits here leaves the room that it was given to the next
         try:
             dispatcher.wait(pending)

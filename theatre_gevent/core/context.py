@@ -150,12 +150,11 @@ class Request(Context, eq=False):
         activation = self._activation
         if activation.state == STOPPED:
             raise self._fenced("reply")
-        dispatcher = activation.actor_type.dispatcher
         in_hand = self.in_hand
         if self.done or not in_hand:
-            dispatcher.complete(self, body, None)
+            activation.actor_type.dispatcher.complete(self, body, None)
             return
         self.value = body
         self.done = ANSWERED
         if not self.in_hand:  # said in a native thread, and the hub began to watch over the request just now
-            dispatcher.resume(self)
+            activation.actor_type.dispatcher.resume(self)
