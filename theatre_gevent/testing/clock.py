@@ -61,10 +61,6 @@ class VirtualClock:
         return self._now
 
     def boottime(self) -> float:
-        """The same as `monotonic`: virtual machines are not suspended here."""
-        return self.monotonic()
-
-    def boottime(self) -> float:
         """Like `monotonic`, and moved by `suspend` too."""
         return self._now + self._suspended
 
