@@ -11,15 +11,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from hashlib import blake2b
-from struct import Struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..messages import Ref
-
-_EIGHT = Struct(">8Q")
 
 
 class HashRing:
@@ -103,13 +100,16 @@ class HashRing:
         return found
 
 
-def _place(actor_type: str, actor_id: str) -> int:
-    # The length keeps a/b + c apart from a + b/c. surrogatepass: no string may fail here.
+def _place(actor_type: str, actor_id: str) -> bytes:
+    # The length keeps a/b + c apart from a + b/c. surrogatepass: no string may fail here. Bytes compare as the
+    # big-endian numbers that they are.
     key = f"{len(actor_type)}/{actor_type}/{actor_id}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
+    return blake2b(key, digest_size=8).digest()
 
 
-def _points(member: str, virtual_nodes: int) -> Iterator[int]:
+def _points(member: str, virtual_nodes: int) -> Iterator[bytes]:
     name = member.encode("utf-8", "surrogatepass")
     for number in range(virtual_nodes):
-        yield from _EIGHT.unpack(blake2b(b"%d#%s" % (number, name), digest_size=64, person=b"theatre ring").digest())
+        digest = blake2b(b"%d#%s" % (number, name), digest_size=64, person=b"theatre ring").digest()
+        for start in range(0, 64, 8):
+            yield digest[start : start + 8]
