@@ -173,15 +173,22 @@ class HostMachine(RuleBasedStateMachine):
                 pass
 
     @rule(
-        verb=st.sampled_from(["send", "send", "request"]),
-        sender=st.sampled_from(SENDERS),
-        ref=refs,
-        kind=kinds,
-        onward=refs,
+        burst=st.lists(
+            st.tuples(st.sampled_from(["send", "send", "request"]), st.sampled_from(SENDERS), refs, kinds, refs),
+            min_size=1,
+            max_size=12,
+        )
     )
-    def send(self, verb: str, sender: int, ref: Ref, kind: str, onward: Ref) -> None:
-        self.numbers[sender] += 1
-        self.commands[sender].put((verb, ref, Message(sender, self.numbers[sender], kind, onward)))
+    def send(self, burst: list[tuple[str, int, Ref, str, Ref]]) -> None:
+        for verb, sender, ref, kind, onward in burst:
+            self.numbers[sender] += 1
+            self.commands[sender].put((verb, ref, Message(sender, self.numbers[sender], kind, onward)))
+
+    @rule(verb=st.sampled_from(["send", "request"]), ref=refs, kinds=st.lists(kinds, min_size=4, max_size=4))
+    def crowd(self, verb: str, ref: Ref, kinds: list[str]) -> None:
+        """All senders at one actor."""
+        for sender, kind in enumerate(kinds):
+            self.send([(verb, sender, ref, kind, REFS[sender % 3])])
 
     @rule(ref=refs)
     def open_gate(self, ref: Ref) -> None:
