@@ -16,8 +16,9 @@ from .clock import Clock, SystemClock
 from .config import HostOptions, check_clock, check_host_id
 from .core.closing import Closer
 from .core.counters import snapshot
-from .core.dispatcher import Dispatcher, get_ident
+from .core.dispatcher import Dispatcher
 from .core.registry import Registry
+from .core.waits import get_ident
 from .core.worker import Worker
 from .errors import HostDraining, HostFrozen, HostNotRunning, TheatreError
 from .messages import Receiver, Ref

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from greenlet import getcurrent
 
 from ..errors import InboxFull, RequestTimeout, TheatreError
-from .context import GIVEN_UP, Request
+from .context import Failure, Request
 from .inbox import CLOSED
 from .requests import Pending
 from .worker import Worker
@@ -56,7 +56,7 @@ class Backpressure:
         waiting, self.room = self.room, None
         self._set_limit()
         for pending in waiting or ():
-            self._dispatcher.complete(pending, None, self._fresh_refusal())
+            self._dispatcher.complete(pending, Failure(self._fresh_refusal()))
 
     def check_running(self, ref: Ref) -> None:
         """Raise if the host refuses work."""
@@ -107,7 +107,6 @@ class Backpressure:
                 return False
             raise self._fresh_refusal(ref)
         if not from_actor:
-            self._dispatcher.registry.type_of(ref)  # now, and not after a wait whose place others could have used
             self._set_limit()  # it is brought up to date at the end of turns only
             if self._dispatcher.accepted >= self._dispatcher.accept_limit:
                 self._dispatcher.registry.type_of(ref)  # who can't send anyway is told at once
@@ -138,7 +137,7 @@ class Backpressure:
             if pending in room:
                 room.remove(pending)
                 self.grant()
-            elif pending.value is True:  # granted, and interrupted before it could use it
+            elif pending.result is True:  # granted, and interrupted before it could use it
                 self._reserved -= 1
                 self._set_limit()
                 self.grant()
@@ -169,7 +168,7 @@ class Backpressure:
             if not pending.done:
                 free -= 1
                 self._reserved += 1
-                dispatcher.complete(pending, True, None)
+                dispatcher.complete(pending, True)
         if not room:
             self.room = None
             self._set_limit()
@@ -195,13 +194,12 @@ class Backpressure:
             activation.waiting = deque()
         activation.waiting.append(entry)
         self._in_line += 1
-        self.grant()  # the room that it does not use yet is for those behind it
         self.grant()  # whoever waits here leaves the room that it was given to the next
         try:
             dispatcher.wait(pending)
         except BaseException as error:
-            if pending.value is not True and type(ctx) is Request:
-                ctx.done = GIVEN_UP  # it was never accepted
+            if pending.result is not True and type(ctx) is Request:
+                ctx.result = Failure(None)  # it was never accepted
             # A successor may have taken the line over meanwhile: the context knows where it stands.
             current = ctx._activation
             if current.waiting is not None and entry in current.waiting:
@@ -228,7 +226,7 @@ class Backpressure:
                 dispatcher.accepted += 1
                 if type(ctx) is Request:
                     dispatcher.requests_queued += 1
-                dispatcher.complete(pending, True, None)
+                dispatcher.complete(pending, True)
         if not waiting:
             activation.waiting = None
 
@@ -236,7 +234,7 @@ class Backpressure:
         """Refuse everybody in line: the host stops."""
         waiting, activation.waiting = activation.waiting, None
         for _, pending in waiting or ():
-            self._dispatcher.complete(pending, None, self._fresh_refusal())
+            self._dispatcher.complete(pending, Failure(self._fresh_refusal()))
 
     def waiting(self) -> int:
         """Return how many senders wait now."""

@@ -10,7 +10,7 @@ from greenlet import getcurrent
 
 from ..errors import HostDraining, HostFrozen, RequestTimeout, TheatreError
 from .activation import ACTIVE, LEAVING, NEW
-from .context import Request
+from .context import Failure, Request
 from .counters import open_requests
 from .requests import Pending
 
@@ -112,7 +112,7 @@ class Closer:
         dispatcher = self._dispatcher
         for pending in [*dispatcher.requests_in_hand(), *dispatcher.deadlines.clear()]:
             if not pending.done:
-                dispatcher.complete(pending, None, error.copy())
+                dispatcher.complete(pending, Failure(error.copy()))
         dispatcher.lifecycle.spawning.clear()
 
     def _force(self, activation: Activation, error: TheatreError) -> Worker | None:
@@ -122,7 +122,7 @@ class Closer:
             log.warning("actor %s did not end in time and is stopped by force", activation.ref)
             ctx = worker.ctx
             if type(ctx) is Request and not ctx.done:
-                dispatcher.complete(ctx, None, error.copy())
+                dispatcher.complete(ctx, Failure(error.copy()))
         dispatcher.lifecycle.fence(activation, error.copy())
         dispatcher.lifecycle.empty(activation, str(error), error)
         dispatcher.backpressure.leave_line(activation)

@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from .activation import Activation
 
 
-WAITING, ANSWERED, GIVEN_UP = 0, 1, 2
-"""How a wait stands: `done` is one of these."""
+class Failure:
+    """The result of a wait that has failed: `error` is raised in the waiter. None if nobody waits any more."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+OPEN: Any = Failure(None)
+"""The result of a wait that has none yet."""
 
 
 class Context(msgspec.Struct, eq=False):
@@ -120,9 +129,7 @@ class Request(Context, eq=False):
         in_hand: True while it is handed over directly and the hub has not run since: its worker switches straight
             back, and its deadline is not yet watched.
         below: The request that was handed over before it and is in hand still.
-        done: WAITING, or how it ended; whoever sets it first decides the outcome.
-        value: The result.
-        error: Raised in the waiter instead of returning `value`.
+        result: OPEN, then the reply or a `Failure`; whoever sets it first decides the outcome.
         bucket: Where `Deadlines` keeps it.
     """
 
@@ -131,15 +138,23 @@ class Request(Context, eq=False):
     parent: Context | None = None
     in_hand: bool = False
     below: Request | None = None
-    done: int = WAITING
-    value: Any = None
-    error: BaseException | None = None
+    result: Any = OPEN
     bucket: int = NEVER
 
     @property
     def is_request(self) -> bool:
         """True until the sender has its reply, or has given up."""
-        return not self.done
+        return self.result is OPEN
+
+    @property
+    def done(self) -> bool:
+        """True once there is a result."""
+        return self.result is not OPEN
+
+    @property
+    def answered(self) -> bool:
+        """True once there is a reply."""
+        return type(self.result) is not Failure
 
     def reply(self, body: object) -> None:
         """Answer the request. Only the first reply counts; a later one is counted in `replies_late`.
@@ -151,10 +166,9 @@ class Request(Context, eq=False):
         if activation.state == STOPPED:
             raise self._fenced("reply")
         in_hand = self.in_hand
-        if self.done or not in_hand:
-            activation.actor_type.dispatcher.complete(self, body, None)
+        if self.result is not OPEN or not in_hand:
+            activation.actor_type.dispatcher.complete(self, body)
             return
-        self.value = body
-        self.done = ANSWERED
+        self.result = body
         if not self.in_hand:  # said in a native thread, and the hub began to watch over the request just now
             activation.actor_type.dispatcher.resume(self)

@@ -14,33 +14,28 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
-from gevent.hub import get_hub
-from gevent.monkey import get_original
 from greenlet import getcurrent
 from greenlet import greenlet as raw_greenlet
 
 from ..config import MAX_TIMEOUT, check_timeout
 from ..errors import CallCycle, HostDraining, RequestTimeout, TheatreError
-from ..logic.deadlines import Deadlines
 from .activation import ACTIVE, LEAVING, Activation
 from .backpressure import Backpressure
-from .context import ANSWERED, GIVEN_UP, Context, Request
+from .context import OPEN, Context, Failure, Request
 from .inbox import CLOSED, MAX_TURNS, NEVER, TIME_BUDGET
 from .lifecycle import Lifecycle
 from .requests import Pending, call_chain
-from .threads import ThreadBridge
+from .waits import Waits, get_ident
 from .worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..clock import Clock, Timer
+    from ..clock import Clock
     from ..config import HostOptions
     from ..messages import Ref
     from .registry import Registry
-    from .requests import Waiter
 
-get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 raw_switch = raw_greenlet.switch
 
 WORKER_DEPTH = 6
@@ -61,7 +56,7 @@ def _switch_deep(depth: int, worker: Worker) -> None:
         raw_switch(worker)
 
 
-class Dispatcher:
+class Dispatcher(Waits):
     """Accepts messages and runs activations on worker greenlets.
 
     Args:
@@ -72,43 +67,28 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_loop",
         "_soon",
-        "_timer",
-        "_timer_due",
         "accept_limit",
         "accepted",
         "actors",
-        "armed",
         "at_rest",
         "backpressure",
         "blocked",
         "cancelled",
-        "clock",
         "dead_lettered",
-        "deadlines",
         "hand_until",
         "handed_over",
         "headroom",
-        "hub",
-        "in_hand",
         "inbox_size",
         "inboxes",
         "lifecycle",
-        "monotonic",
         "options",
         "parked",
         "ready",
         "received",
         "registry",
-        "replies_late",
         "request_timeout",
-        "requests_abandoned",
         "requests_queued",
-        "requests_timed_out",
-        "resumes",
-        "thread",
-        "threads",
         "turns_left",
         "workers",
         "yield_at",
@@ -121,9 +101,8 @@ class Dispatcher:
         registry: Registry,
         on_panic: Callable[[BaseException], None],
     ) -> None:
+        super().__init__(clock)
         self.options = options
-        self.clock = clock
-        self.monotonic = clock.monotonic
         self.registry = registry
         self.actors = registry.actors
         self.inbox_size = options.actor_inbox_size
@@ -131,13 +110,9 @@ class Dispatcher:
         self.cancelled = Event()
 
         self.ready: deque[Activation] = deque()
-        self.resumes: deque[Waiter] = deque()
-        self.in_hand: Request | None = None
-        """The request handed over last, while the hub has not run since; the others follow by `below`."""
         self.parked: list[Worker] = []
         self.workers: set[Worker] = set()
         self.inboxes: list[deque[Context]] = []
-        self.armed = False
         self.yield_at = 0.0
         self.hand_until = 0.0
         self.turns_left = 0
@@ -152,28 +127,15 @@ class Dispatcher:
         self.received = 0
         self.dead_lettered = 0
         self.requests_queued = 0
-        self.requests_timed_out = 0
-        self.requests_abandoned = 0
-        self.replies_late = 0
-
-        self.deadlines: Deadlines[Waiter] = Deadlines()
-        self._timer: Timer | None = None
-        self._timer_due = 0.0
         self.lifecycle = Lifecycle(self, on_panic)
         self.backpressure = Backpressure(self)
-        self.threads = ThreadBridge()
-        self.thread = 0
-        self.hub: Any = None
         self.at_rest: Pending | None = None
         """Completed whenever a worker comes to rest; the `Closer` waits on it."""
 
     def attach(self) -> None:
         """Take the calling thread's hub as the one that everything runs on."""
-        self.hub = get_hub()
-        self.thread = get_ident()
-        self._loop = self.hub.loop
+        super().attach()
         self._soon = self._loop.timer(0)
-        self.threads.attach(self.hub)
 
     # -- accepting ---------------------------------------------------------------------------------------------
 
@@ -223,7 +185,7 @@ class Dispatcher:
             raise TheatreError("a request would block the hub: make it from a greenlet, not from a loop callback")
         if _ctx is not None:
             sender = _ctx._activation.ref
-            if type(_ctx) is Request and _ctx.deadline < deadline and _ctx.done != ANSWERED:
+            if type(_ctx) is Request and _ctx.deadline < deadline and not _ctx.answered:
                 deadline = _ctx.deadline
                 if deadline <= now:
                     raise RequestTimeout(f"no time is left to ask {ref}: the request being handled has timed out")
@@ -262,21 +224,22 @@ class Dispatcher:
             self.arm()
         try:
             raw_switch(worker, work)
-            while not request.done:
+            while request.result is OPEN:
                 self.hub.switch()
         except BaseException:
-            self._abandon(request)
+            self.abandon(request)
             raise
         request.greenlet = None
         if self.in_hand is request:
             self.in_hand = request.below
         elif request.in_hand:
-            self._unlink(request)
+            self.unlink(request)
         elif request.bucket != NEVER:
             self.deadlines.discard(request)
-        if request.error is not None:
-            raise self._failure(request, timeout)
-        return request.value
+        result = request.result
+        if type(result) is Failure:
+            raise self.failure(request, timeout)
+        return result
 
     def _queue(self, request: Request, timeout: float) -> Any:
         """Put a request into its receiver's inbox and wait in the hub for the reply."""
@@ -294,29 +257,21 @@ class Dispatcher:
                 self.accepted += 1
                 self.requests_queued += 1
             self.watch(request)
-            while not request.done:
+            while request.result is OPEN:
                 self.hub.switch()
         except BaseException:
-            self._abandon(request)
+            self.abandon(request)
             raise
         request.greenlet = None
         self.deadlines.discard(request)
-        if request.error is not None:
-            raise self._failure(request, timeout)
-        return request.value
+        result = request.result
+        if type(result) is Failure:
+            raise self.failure(request, timeout)
+        return result
 
     def _admit(self, ref: Ref, body: object, sender: Ref | None, deadline: float) -> None:
         if not self.backpressure.admit(ref, body, sender, deadline):
             raise HostDraining(f"{ref} can't answer: the host is shutting its actors down")
-
-    def _failure(self, request: Request, timeout: float) -> BaseException:
-        error, request.error = request.error, None  # its traceback will hold the frame that holds the request
-        assert error is not None
-        if type(error) is RequestTimeout:
-            self.requests_timed_out += 1
-            ref = request._activation.ref
-            return RequestTimeout(f"no reply from {ref} within {timeout:g} s, or what was left of its caller's time")
-        return error
 
     def spawn(self, ref: Ref) -> None:
         """Activate `ref` if it is not active, and wait until its Initialize handler has returned."""
@@ -354,118 +309,9 @@ class Dispatcher:
                     self.arm()
         return inbox
 
-    # -- waiting -----------------------------------------------------------------------------------------------
-
-    def complete(self, waiter: Waiter, value: Any, error: BaseException | None) -> bool:
-        """Decide a wait. Only the first decision counts; tells whether this was it."""
-        if get_ident() != self.thread:
-            return bool(self.threads.call(self.complete, (waiter, value, error), self.request_timeout))
-        if waiter.done:
-            self.replies_late += 1
-            return False
-        waiter.value = value
-        waiter.error = error
-        waiter.done = ANSWERED
-        if not waiter.in_hand:  # else its worker, or the armed callback, switches back
-            self.resume(waiter)
-        return True
-
-    def resume(self, waiter: Waiter) -> None:
-        """Have the waiting greenlet go on; harmless when it has gone on already."""
-        if get_ident() != self.thread:
-            self.threads.call(self.resume, (waiter,), self.request_timeout)
-            return
-        self.resumes.append(waiter)
-        if not self.armed:
-            self.arm()
-
-    def wait(self, pending: Pending) -> Any:
-        """Block the pending's greenlet until it is done or its deadline has passed.
-
-        Raises:
-            RequestTimeout: The deadline has passed.
-        """
-        self.watch(pending)
-        try:
-            while not pending.done:
-                self.block()
-        finally:
-            pending.done = pending.done or GIVEN_UP
-            pending.greenlet = None
-            self.deadlines.discard(pending)
-        if pending.error is not None:
-            raise pending.error
-        return pending.value
-
-    def block(self) -> None:
-        """Switch to the hub; whoever calls must be able to bear being resumed for nothing."""
-        if getcurrent() is self.hub:
-            raise TheatreError("this would block the hub: call it from a greenlet, not from a loop callback")
-        self.hub.switch()
-
-    def watch(self, pending: Waiter) -> None:
-        """See to it that `pending` ends at its deadline."""
-        self.deadlines.add(pending)
-        if self._timer is None or pending.deadline < self._timer_due - 0.01:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due = self.deadlines.next_due()
-        if due is not None:
-            self._timer_due = due
-            self._timer = self.clock.call_later(due - self.monotonic(), self._expire)
-
-    def _expire(self) -> None:
-        self._timer = None
-        for pending in self.deadlines.expire(self.monotonic()):
-            if not pending.done:
-                pending.bucket = NEVER
-                pending.done = GIVEN_UP
-                pending.error = RequestTimeout()
-                self.resumes.append(pending)
-                if not self.armed:
-                    self.arm()
-        self._set_timer()
-
-    def _abandon(self, pending: Request) -> None:
-        """The requester was interrupted; its actor never is."""
-        if not pending.done:
-            pending.done = GIVEN_UP
-            self.requests_abandoned += 1
-        pending.greenlet = None
-        if pending.in_hand:
-            self._unlink(pending)
-        else:
-            self.deadlines.discard(pending)
-
-    def requests_in_hand(self) -> list[Request]:
-        """Return the requests that were handed over since the hub last ran, the latest first."""
-        found = []
-        request = self.in_hand
-        while request is not None:
-            found.append(request)
-            request = request.below
-        return found
-
-    def _unlink(self, request: Request) -> None:
-        """Take a request out of the hand that is not the last one in it, perhaps."""
-        rest = [other for other in self.requests_in_hand() if other is not request]
-        for upper, lower in zip(rest, [*rest[1:], None], strict=True):
-            upper.below = lower
-        self.in_hand = rest[0] if rest else None
-        request.in_hand = False
-
     # -- running -----------------------------------------------------------------------------------------------
 
-    def arm(self) -> None:
-        """Have `_dispatch` called in the hub, once."""
-        self.armed = True
-        self._loop.run_callback(self._dispatch)
-
-    def _dispatch(self) -> None:
+    def dispatch(self) -> None:
         """In the hub: give the ready activations to workers and resume who waited.
 
         Until nothing is left to do or the time budget is spent. `armed` stays true meanwhile: nobody arms again.
@@ -481,7 +327,7 @@ class Dispatcher:
             while (ready or resumes or self.in_hand) and self.turns_left > 0 and now < yield_at:
                 self.turns_left -= 1
                 if self.in_hand:
-                    self._settle()
+                    self.settle()
                 if resumes:
                     pending = resumes.popleft()
                     if pending.greenlet is not None:
@@ -506,7 +352,7 @@ class Dispatcher:
                 # Through a timer of zero seconds and not as a callback: the loop runs up to 50 callbacks before it
                 # looks at sockets again, which would make 50 time budgets.
                 self.armed = True
-                self._soon.start(self._dispatch)
+                self._soon.start(self.dispatch)
 
     def busy(self) -> int:
         """Return how many workers are not parked."""
@@ -519,19 +365,8 @@ class Dispatcher:
         self.blocked = busy
         self.accept_limit = self.received + self.headroom
 
-    def _settle(self) -> None:
-        """The hub runs while requests are in hand: their receivers have blocked, so watch their deadlines."""
-        in_hand, self.in_hand = self.requests_in_hand(), None
-        for request in in_hand:
-            request.in_hand = False
-            request.below = None
-            if request.done:
-                self.resumes.append(request)
-            else:
-                self.watch(request)
-
     def rested(self) -> None:
         """A worker has come to rest: tell who waits for that."""
         at_rest = self.at_rest
-        if at_rest is not None and not at_rest.done:
-            self.complete(at_rest, None, None)
+        if at_rest is not None and at_rest.result is OPEN:
+            self.complete(at_rest, None)

@@ -10,7 +10,7 @@ from gevent import Timeout
 from ..errors import HostDraining, RemoteActorError, StopActor, TheatreError
 from ..messages import DeadLetter, Initialize, InitReason, Shutdown
 from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
-from .context import Context, Request
+from .context import Context, Failure, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ class Lifecycle:
         self._dispatcher.registry.watch_idleness(activation, worker.now)
         if self.spawning:
             for pending in self.spawning.pop(activation.ref, ()):
-                self._dispatcher.complete(pending, None, None)
+                self._dispatcher.complete(pending, None)
         return True
 
     def _stillborn(self, activation: Activation, error: BaseException) -> None:
@@ -119,7 +119,7 @@ class Lifecycle:
         if activation.inbox:
             self.fail(activation.inbox.popleft(), reason, error, _remote(error, ref))
         for pending in self.spawning.pop(ref, ()):
-            self._dispatcher.complete(pending, None, _remote(error, ref))
+            self._dispatcher.complete(pending, Failure(_remote(error, ref)))
         self._pass_on(activation)
         self._panic(error)
 
@@ -148,7 +148,7 @@ class Lifecycle:
             extra={"ref": str(ref)},
         )
         if request is not None:
-            self._dispatcher.complete(request, None, _remote(error, ref))
+            self._dispatcher.complete(request, Failure(_remote(error, ref)))
         if not isinstance(error, (Exception, Timeout)):
             # The worker was killed, or the program is to exit: the actor goes on with another worker.
             worker.ctx = None
@@ -183,7 +183,7 @@ class Lifecycle:
         ref = ctx._activation.ref
         self.dead_letter(ref, ctx.message, ctx.sender, reason, error)
         if type(ctx) is Request and not ctx.done:
-            self._dispatcher.complete(ctx, None, answer)
+            self._dispatcher.complete(ctx, Failure(answer))
 
     # -- end ---------------------------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class Lifecycle:
         for pending in deferred or ():
             if not pending.done:
                 answer = why.copy() if isinstance(why, TheatreError) else _remote(why, activation.ref)
-                self._dispatcher.complete(pending, None, answer)
+                self._dispatcher.complete(pending, Failure(answer))
 
     def _pass_on(self, activation: Activation) -> None:
         """Give inbox, line and place in the registry to a successor, or back where they came from."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..messages import Initialize, Ref, Shutdown
-from .context import WAITING, Context, Request
+from .context import OPEN, Context, Request
 from .inbox import NEVER
 
 if TYPE_CHECKING:
@@ -27,11 +27,14 @@ class Pending(msgspec.Struct, eq=False):
     greenlet: greenlet | None
     deadline: float
     parent: Context | None = None
-    done: int = WAITING
-    value: Any = None
-    error: BaseException | None = None
+    result: Any = OPEN
     bucket: int = NEVER
     in_hand: bool = False
+
+    @property
+    def done(self) -> bool:
+        """True once there is a result."""
+        return self.result is not OPEN
 
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from gevent import Greenlet
 from greenlet import greenlet as raw_greenlet
 
 from .activation import ACTIVE
-from .context import Request
+from .context import OPEN, Request
 from .inbox import MAX_PARKED, TURN_BUDGET
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                     dispatcher.lifecycle.failed(self, activation, work, error)
                 self.ctx = self.activation = None
                 if activation.worker is self:  # else it has ended
-                    if not work.done:
+                    if work.result is OPEN:
                         activation.defer(work)
                     if activation.inbox is None:
                         activation.worker = None
                     else:
                         self.release(activation)
-                if work.done and work.in_hand:
+                if work.in_hand and work.result is not OPEN:
                     parked.append(self)
                     work = raw_switch(work.greenlet)  # type: ignore[arg-type]
                     continue
@@ -98,7 +98,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                 back = self.back
                 if back is not None:
                     self.back = None
-                    if back.done and back.in_hand:
+                    if back.in_hand and back.result is not OPEN:
                         parked.append(self)
                         work = raw_switch(back.greenlet)  # type: ignore[arg-type]
                         continue
@@ -162,7 +162,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                 if not goes_on:
                     return
             if type(ctx) is Request:
-                if not ctx.done:
+                if ctx.result is OPEN:
                     activation.defer(ctx)
                 elif ctx is back and ctx.in_hand:
                     break

@@ -1,0 +1,206 @@
+"""How greenlets wait for a result with a deadline, and how they go on."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from gevent.hub import get_hub
+from gevent.monkey import get_original
+from greenlet import getcurrent
+
+from ..errors import RequestTimeout, TheatreError
+from ..logic.deadlines import Deadlines
+from .context import OPEN, Failure, Request
+from .inbox import NEVER
+from .threads import ThreadBridge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..clock import Clock, Timer
+    from .requests import Pending, Waiter
+
+get_ident: Callable[[], int] = get_original("_thread", "get_ident")
+
+
+class Waits:
+    """The waits of one hub. Whoever sets the result of a wait first decides it; late ones are counted.
+
+    Attributes:
+        in_hand: The request handed over last, while the hub has not run since; the others follow by `below`.
+        resumes: Waits that are decided and whose greenlets the armed callback will switch to.
+        armed: True while that callback is on its way.
+    """
+
+    __slots__ = (
+        "_loop",
+        "_timer",
+        "_timer_due",
+        "armed",
+        "clock",
+        "deadlines",
+        "hub",
+        "in_hand",
+        "monotonic",
+        "replies_late",
+        "requests_abandoned",
+        "requests_timed_out",
+        "resumes",
+        "thread",
+        "threads",
+    )
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.monotonic = clock.monotonic
+        self.resumes: deque[Waiter] = deque()
+        self.in_hand: Request | None = None
+        self.armed = False
+        self.requests_timed_out = 0
+        self.requests_abandoned = 0
+        self.replies_late = 0
+        self.deadlines: Deadlines[Waiter] = Deadlines()
+        self._timer: Timer | None = None
+        self._timer_due = 0.0
+        self.threads = ThreadBridge()
+        self.thread = 0
+        self.hub: Any = None
+
+    def attach(self) -> None:
+        """Take the calling thread's hub as the one that everything runs on."""
+        self.hub = get_hub()
+        self.thread = get_ident()
+        self._loop = self.hub.loop
+        self.threads.attach(self.hub)
+
+    def arm(self) -> None:
+        """Have `dispatch` called in the hub, once."""
+        self.armed = True
+        self._loop.run_callback(self.dispatch)
+
+    def dispatch(self) -> None:
+        """In the hub: have everybody go on who can."""
+        raise NotImplementedError
+
+    # -- results -----------------------------------------------------------------------------------------------
+
+    def complete(self, waiter: Waiter, result: Any) -> bool:
+        """Decide a wait, with a value or a `Failure`. Only the first decision counts; tells whether this was it."""
+        if get_ident() != self.thread:
+            return bool(self.threads.call(self.complete, (waiter, result), 1.0))
+        if waiter.result is not OPEN:
+            self.replies_late += 1
+            return False
+        waiter.result = result
+        if not waiter.in_hand:  # else its worker, or the armed callback, switches back
+            self.resume(waiter)
+        return True
+
+    def resume(self, waiter: Waiter) -> None:
+        """Have the waiting greenlet go on; harmless when it has gone on already."""
+        if get_ident() != self.thread:
+            self.threads.call(self.resume, (waiter,), 1.0)
+            return
+        self.resumes.append(waiter)
+        if not self.armed:
+            self.arm()
+
+    def failure(self, request: Request, timeout: float) -> BaseException:
+        """Return what the requester gets to see of a request that failed."""
+        failed = request.result
+        error: BaseException = failed.error
+        failed.error = None  # its traceback will hold the frame that holds the request
+        if type(error) is RequestTimeout:
+            self.requests_timed_out += 1
+            ref = request._activation.ref
+            return RequestTimeout(f"no reply from {ref} within {timeout:g} s, or what was left of its caller's time")
+        return error
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    def wait(self, pending: Pending) -> Any:
+        """Block the pending's greenlet until it has a result or its deadline has passed.
+
+        Raises:
+            RequestTimeout: The deadline has passed.
+        """
+        if getcurrent() is self.hub:
+            raise TheatreError("this would block the hub: call it from a greenlet, not from a loop callback")
+        self.watch(pending)
+        try:
+            while pending.result is OPEN:
+                self.hub.switch()  # a stray switch comes back here
+        finally:
+            if pending.result is OPEN:
+                pending.result = Failure(None)
+            pending.greenlet = None
+            self.deadlines.discard(pending)
+        if type(pending.result) is Failure:
+            raise pending.result.error  # type: ignore[misc]
+        return pending.result
+
+    def watch(self, waiter: Waiter) -> None:
+        """See to it that a wait ends at its deadline."""
+        self.deadlines.add(waiter)
+        if self._timer is None or waiter.deadline < self._timer_due - 0.01:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.deadlines.next_due()
+        if due is not None:
+            self._timer_due = due
+            self._timer = self.clock.call_later(due - self.monotonic(), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        for waiter in self.deadlines.expire(self.monotonic()):
+            waiter.bucket = NEVER
+            if waiter.result is OPEN:
+                waiter.result = Failure(RequestTimeout())
+                self.resume(waiter)
+        self._set_timer()
+
+    def abandon(self, request: Request) -> None:
+        """The requester was interrupted; its actor never is."""
+        if request.result is OPEN:
+            request.result = Failure(None)
+            self.requests_abandoned += 1
+        request.greenlet = None
+        if request.in_hand:
+            self.unlink(request)
+        else:
+            self.deadlines.discard(request)
+
+    # -- in hand -----------------------------------------------------------------------------------------------
+
+    def requests_in_hand(self) -> list[Request]:
+        """Return the requests that were handed over since the hub last ran, the latest first."""
+        found = []
+        request = self.in_hand
+        while request is not None:
+            found.append(request)
+            request = request.below
+        return found
+
+    def unlink(self, request: Request) -> None:
+        """Take a request out of the hand that is not the last one in it, perhaps."""
+        rest = [other for other in self.requests_in_hand() if other is not request]
+        for upper, lower in zip(rest, [*rest[1:], None], strict=True):
+            upper.below = lower
+        self.in_hand = rest[0] if rest else None
+        request.in_hand = False
+
+    def settle(self) -> None:
+        """The hub runs while requests are in hand: their receivers have blocked, so watch their deadlines."""
+        in_hand, self.in_hand = self.requests_in_hand(), None
+        for request in in_hand:
+            request.in_hand = False
+            request.below = None
+            if request.result is OPEN:
+                self.watch(request)
+            else:
+                self.resumes.append(request)
