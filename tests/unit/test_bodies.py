@@ -198,9 +198,17 @@ def test_damaged_bodies_are_a_body_or_a_bad_body(body: Any, data: st.DataObject)
         pass
 
 
+@pytest.mark.parametrize(
+    "body",
+    [{1 << 70: 1}, {"a": {1 << 70: [1 << 64]}}, [1 << 64], [[{"n": -(1 << 63) - 1}]], [[[]] * 60, [{}] * 60], [0] * 99],
+)
+def test_long_integers_and_many_containers_take_the_slow_way_and_arrive(body: Any) -> None:
+    assert same(body, load_body(encode(pack_body(body))))
+
+
 def test_a_packed_body_no_longer_follows_its_original() -> None:
     inner = [1]
-    body = {"a": inner, "b": bytearray(b"x")}
+    body: dict[str, Any] = {"a": inner, "b": bytearray(b"x")}
     packed = pack_body(body)
     inner.append(2)
     body["c"] = 3

@@ -45,6 +45,13 @@ def pack_body(body: Any) -> Any:
             return body
     elif body is None or kind is bool or kind is float:
         return body
+    elif (kind is list or kind is dict) and _is_plain(body):
+        try:
+            data = encode(body)
+            if len(data) <= MAX_BODY:
+                return Raw(data)
+        except (OverflowError, UnicodeEncodeError):
+            pass  # a long integer, or what is no text: the slow way knows what to do
     data = _encode(body)
     if type(data) is Ext:
         size = len(memoryview(data.data))
@@ -107,10 +114,7 @@ def copy_body(body: Any) -> Any:
 def _encode(body: Any) -> Any:
     """Return the MessagePack bytes of `body`, or the extension that it is as a whole."""
     try:
-        kind = type(body)
         try:
-            if (kind is list or kind is dict) and _is_plain(body):
-                return encode(body)
             prepared = prepare(body, 0, PLAIN)
             return prepared if type(prepared) is Ext else encode(prepared)
         except OverflowError:  # an integer beyond 64 bits somewhere: look at each
@@ -129,21 +133,21 @@ def _is_plain(body: list[Any] | dict[Any, Any]) -> bool:
     containers = [body]
     for container in containers:  # grows on the way
         if type(container) is dict:
-            if not _plain(map(type, container)):
-                return False
-            items: Any = container.values()
-        elif len(container) > 8:  # below, the loop is the faster one
-            if _plain(map(type, container)):
-                continue
-            items = container
-        else:
-            items = container
-        for item in items:
-            kind = type(item)
-            if kind not in PLAIN:
-                if (kind is not list and kind is not dict) or len(containers) >= MAX_DEPTH:
+            for key, item in container.items():
+                kind = type(item)
+                if kind not in PLAIN:
+                    if (kind is not list and kind is not dict) or len(containers) >= MAX_DEPTH:
+                        return False
+                    containers.append(item)
+                if type(key) not in PLAIN:
                     return False
-                containers.append(item)
+        elif len(container) <= 8 or not _plain(map(type, container)):  # in C it is faster from about 8 items on
+            for item in container:
+                kind = type(item)
+                if kind not in PLAIN:
+                    if (kind is not list and kind is not dict) or len(containers) >= MAX_DEPTH:
+                        return False
+                    containers.append(item)
     return True
 
 

@@ -19,12 +19,13 @@ count against the peer.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from . import codec
 from .codec import FrameReader, MessageDecoder, ProtocolError, encode_frame, encode_messages
+from .envelopes import clean_text
 from .handshake import (
     NONCE_SIZE,
     NOT_ADMITTED,
@@ -207,7 +208,7 @@ class Connection:
     def goodbye(self, reason: str) -> None:
         """Tell the peer that this host takes no new work, if it can be told."""
         if self.state is OPEN:
-            self._out.append(encode_frame(codec.GOODBYE, [reason]))
+            self._out.append(encode_frame(codec.GOODBYE, [clean_text(reason)]))
 
     def data_to_send(self) -> bytes:
         """Return what has to be written now, and forget it."""
@@ -373,12 +374,12 @@ class Connection:
 
     def _fail(self, error: ProtocolError) -> Failed:
         """Close, and tell the peer why unless it is the one who refused or hangs."""
-        told: Any = None
+        told: list[str] | None = None
         if isinstance(error, HandshakeError):
             told = None if error.by_peer else [error.code, str(error)]
         elif not isinstance(error, PeerSilent):
             told = ["protocol error", str(error)]
         if told is not None:
-            self._out.append(encode_frame(codec.REFUSE, told))
+            self._out.append(encode_frame(codec.REFUSE, [clean_text(part) for part in told]))
         self.state = CLOSED
         return Failed(error)

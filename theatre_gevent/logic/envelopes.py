@@ -178,9 +178,9 @@ def failure_of(seq: int, epoch: int, error: BaseException) -> Failure:
     detail: list[Any] | None = None
     code = _CODES.get(kind, ACTOR_ERROR)
     if isinstance(error, RemoteActorError):  # raised further on, passed through as it is
-        name, text, detail = _clean(error.type_name), _clean(error.message), [[error.ref.type, error.ref.id]]
+        name, text, detail = clean_text(error.type_name), clean_text(error.message), [[error.ref.type, error.ref.id]]
     elif isinstance(error, UnregisteredActorType):
-        detail = [_clean(error.actor_type), *map(_clean, error.registered)]
+        detail = [clean_text(error.actor_type), *map(clean_text, error.registered)]
     elif isinstance(error, CallCycle):
         detail = [[ref.type, ref.id] for ref in error.chain]
     return Failure(seq, epoch, code, name, text, detail)
@@ -207,12 +207,12 @@ def error_of(failure: Failure, ref: Ref) -> TheatreError:
 
 def _text(error: BaseException) -> str:
     try:
-        return _clean(str(error))
+        return clean_text(str(error))
     except Exception as again:  # noqa: BLE001 - any code may stand behind it
         return f"<its text is not available: {type(again).__name__}>"
 
 
-def _clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Cut `text` and replace what UTF-8 cannot hold, so that an error can always travel."""
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT] + "..."
