@@ -24,6 +24,7 @@ from theatre_gevent import (
     RequestTimeout,
     Shutdown,
     SystemClock,
+    TheatreError,
     UnregisteredActorType,
 )
 
@@ -238,3 +239,24 @@ def test_a_thread_in_mid_request_is_told_when_the_host_stops(make_host: MakeHost
     host.stop()
     with pytest.raises(HostDraining):
         asking.get(timeout=10)
+
+
+def test_a_thread_does_not_wait_for_ever_for_a_hub_that_is_blocked(make_host: MakeHost) -> None:
+    """What the hub did not begin in time is withdrawn: its caller was told that it failed."""
+    host = make_host(clock=SystemClock(), request_timeout=0.05)
+    recorder = Recorder()
+    host.register_actor("a", recorder)
+    outcome: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            host.send(A, "too late")
+        except BaseException as error:
+            outcome.append(error)
+
+    start_new_thread(work, ())
+    native_sleep(2)  # blocks the hub, as a receiver without monkey patching would
+    assert [type(error) for error in outcome] == [TheatreError]
+    assert "is its hub blocked?" in str(outcome[0])
+    host.request(A, "afterwards")
+    assert recorder.users(A) == ["afterwards"]

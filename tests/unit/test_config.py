@@ -118,3 +118,12 @@ def test_hosts_have_ids_of_their_own() -> None:
     assert Host().host_id != Host().host_id
     assert Host(host_id="alpha").host_id == "alpha"
     assert "alpha" in repr(Host(host_id="alpha"))
+
+
+def test_the_log_level_is_set_unless_the_application_has_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("theatre_gevent")
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    with Host(log_level="ERROR"):
+        assert logger.level == logging.ERROR
+    with Host(log_level="DEBUG"):
+        assert logger.level == logging.ERROR

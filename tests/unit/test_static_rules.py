@@ -20,6 +20,7 @@ PACKAGE = Path(theatre_gevent.__file__).parent
 ROOT = PACKAGE.parent
 CLOCKS = {PACKAGE / "clock.py", PACKAGE / "testing" / "clock.py"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+MAX_LINES = 500
 LIBRARY = [path for path in MODULES if PACKAGE / "loadtest" not in path.parents]
 
 
@@ -111,6 +112,11 @@ def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
             assert not {"pickle", "marshal", "shelve", "dill", "cloudpickle"} & set(names)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in ("eval", "exec", "compile")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_is_short_enough_to_be_read(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
