@@ -10,7 +10,7 @@ from gevent import Greenlet
 from gevent.event import Event
 
 from tests.conftest import MakeHost
-from tests.support import Recorder, in_background, run_in_steps, stop_actor, until
+from tests.support import Recorder, assert_balanced, fail, in_background, run_in_steps, stop_actor, until
 from theatre_gevent import (
     CallCycle,
     Context,
@@ -295,3 +295,35 @@ def test_an_expired_request_has_no_time_left_for_others(host: Host, clock: Virtu
     with pytest.raises(RequestTimeout):
         task.get(block=False)
     assert took[0] < 1
+
+
+def test_frozen_while_a_dead_letter_handler_blocks(make_host: MakeHost, clock: VirtualClock) -> None:
+    """What could not be activated is on its way out when the host freezes; its end must not take a successor away."""
+    go = Event()
+
+    def stubborn(letter: DeadLetter) -> None:
+        while not go.is_set():
+            try:
+                go.wait()
+            except BaseException:
+                pass
+
+    host = make_host(freeze_grace_period=0.5, dead_letter_handler=stubborn)
+    recorder = Recorder()
+    host.register_actor("a", recorder)
+    recorder.on_initialize = fail
+    host.send(A, "x")
+    clock.settle()
+    freezing = in_background(host.freeze)
+    clock.advance(3)
+    assert freezing.ready()
+    recorder.on_initialize = None
+    host.unfreeze()
+    assert run_in_steps(clock, lambda: host.request(A, "y")) == "y"
+    instances = recorder.instances
+    go.set()
+    clock.settle()
+    assert run_in_steps(clock, lambda: host.request(A, "z")) == "z"
+    assert recorder.instances == instances
+    assert_balanced(host.metrics)
+    assert host.metrics.snapshot()["actors_active"] == 1

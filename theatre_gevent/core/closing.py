@@ -9,7 +9,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from ..errors import HostDraining, HostFrozen, RequestTimeout, TheatreError
-from .activation import ACTIVE, LEAVING, NEW
+from .activation import ACTIVE, LEAVING, NEW, STOPPED
 from .context import Failure, Request
 from .counters import open_requests
 from .requests import Pending
@@ -123,7 +123,8 @@ class Closer:
             ctx = worker.ctx
             if type(ctx) is Request and not ctx.done:
                 dispatcher.complete(ctx, Failure(error.copy()))
-        dispatcher.lifecycle.fence(activation, error.copy())
+        if activation.state != STOPPED:  # else its end has been accounted for, and only its last messages are left
+            dispatcher.lifecycle.fence(activation, error.copy())
         dispatcher.lifecycle.empty(activation, str(error), error)
         dispatcher.backpressure.leave_line(activation)
         activation.worker = None
