@@ -19,15 +19,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..messages import InitReason
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..messages import Receiver, Ref
-    from .context import Context, Request
+    from .context import Context
     from .dispatcher import Dispatcher
-    from .requests import Pending
     from .worker import Worker
 
 NEW, ACTIVE, LEAVING, STOPPING, STOPPED = range(5)
@@ -54,62 +51,55 @@ class ActorType:
 
 
 class Activation:
-    """One actor instance on one host. A million of these are alive at once, so every slot costs 8 MB."""
+    """One actor instance on one host. A million of these are alive at once, so every slot costs 8 MB.
+
+    What few activations have at a time is kept beside them: senders in line, requests answered later, why they came.
+
+    Attributes:
+        ref: The actor's address.
+        actor_type: Its registered type.
+        state: One of the states above.
+        receiver: What the factory made, while the state is neither NEW nor STOPPED.
+        inbox: Messages that wait: None, one alone (a queue takes 600 bytes), or a queue.
+        worker: Who runs it now.
+        messages_total: Messages handled, brought up to date at the end of each turn.
+        created_at: When it was initialized, in the clock's monotonic seconds to within 5 ms; 0.0 before.
+        last_active: When it last handled a message, likewise.
+    """
 
     __slots__ = (
         "actor_type",
         "created_at",
-        "deferred",
-        "errors_total",
         "inbox",
         "last_active",
         "messages_total",
-        "reason",
         "receiver",
         "ref",
         "state",
-        "waiting",
         "worker",
     )
 
-    def __init__(self, ref: Ref, actor_type: ActorType, reason: InitReason = InitReason.NEW) -> None:
+    def __init__(self, ref: Ref, actor_type: ActorType) -> None:
         self.ref = ref
         self.actor_type = actor_type
-        self.reason = reason
         self.state = NEW
         self.receiver: Receiver | None = None
-        self.inbox: deque[Context] | None = None
+        self.inbox: deque[Context] | Context | None = None
         self.worker: Worker | None = None
-        self.waiting: deque[tuple[Context, Pending]] | None = None
-        """Senders at the full inbox, in the order they came."""
-        self.deferred: list[Request] | None = None
-        """Requests whose handler returned without a reply: it comes from another greenlet."""
         self.messages_total = 0
-        self.errors_total = 0
         self.created_at = 0.0
         self.last_active = 0.0
 
     def __repr__(self) -> str:
         return f"<Activation {self.ref} {STATE_NAMES[self.state]}>"
 
-    def has_deferred(self) -> bool:
-        """Tell whether somebody still waits for a reply of this actor; forgets those who do not."""
-        deferred = self.deferred
-        if deferred is not None:
-            deferred[:] = [request for request in deferred if not request.done]
-            if not deferred:
-                self.deferred = None
-        return self.deferred is not None
-
-    def defer(self, request: Request) -> None:
-        """Remember a request that is answered later."""
-        deferred = self.deferred
-        if deferred is None:
-            self.deferred = [request]
-            return
-        deferred.append(request)
-        if not len(deferred) & 63:  # so that an actor that always answers late does not pile them up
-            self.has_deferred()
+    def queue(self) -> deque[Context] | None:
+        """Return the inbox as a queue, None if there is none."""
+        inbox = self.inbox
+        if inbox is None or isinstance(inbox, deque):
+            return inbox
+        self.inbox = queue = deque((inbox,))
+        return queue
 
 
 class FunctionReceiver:

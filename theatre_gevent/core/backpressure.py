@@ -34,6 +34,8 @@ class Backpressure:
         self._refusal: TheatreError | None = None
         self._actors_allowed = False
         self._in_line = 0
+        self.lines: dict[Activation, deque[tuple[Context, Pending]]] = {}
+        """Senders at full inboxes, in the order they came."""
         self.room: deque[Pending] | None = None
         """Outside senders that wait for room in the host; None while nobody does."""
         self.inbox_full = 0
@@ -190,9 +192,7 @@ class Backpressure:
         timeout = self._patience(ctx.deadline if type(ctx) is Request else None)
         pending = Pending(me, dispatcher.monotonic() + timeout)
         entry = (ctx, pending)
-        if activation.waiting is None:
-            activation.waiting = deque()
-        activation.waiting.append(entry)
+        self.lines.setdefault(activation, deque()).append(entry)
         self._in_line += 1
         self.grant()  # whoever waits here leaves the room that it was given to the next
         try:
@@ -202,10 +202,11 @@ class Backpressure:
                 ctx.result = Failure(None)  # it was never accepted
             # A successor may have taken the line over meanwhile: the context knows where it stands.
             current = ctx._activation
-            if current.waiting is not None and entry in current.waiting:
-                current.waiting.remove(entry)
-                if not current.waiting:
-                    current.waiting = None
+            line = self.lines.get(current)
+            if line is not None and entry in line:
+                line.remove(entry)
+                if not line:
+                    del self.lines[current]
             if type(error) is RequestTimeout:
                 self.inbox_full += 1
                 raise InboxFull(
@@ -218,22 +219,24 @@ class Backpressure:
 
     def refill(self, activation: Activation) -> None:
         """Move messages from the line into the inbox while it has room."""
-        dispatcher, waiting, inbox = self._dispatcher, activation.waiting, activation.inbox
-        while waiting and inbox is not None and len(inbox) < dispatcher.inbox_size:
-            ctx, pending = waiting.popleft()
+        dispatcher, line = self._dispatcher, self.lines.get(activation)
+        if line is None:
+            return
+        inbox = dispatcher.wake(activation)
+        while line and len(inbox) < dispatcher.inbox_size:
+            ctx, pending = line.popleft()
             if not pending.done:
                 inbox.append(ctx)
                 dispatcher.accepted += 1
                 if type(ctx) is Request:
                     dispatcher.requests_queued += 1
                 dispatcher.complete(pending, True)
-        if not waiting:
-            activation.waiting = None
+        if not line:
+            del self.lines[activation]
 
     def leave_line(self, activation: Activation) -> None:
         """Refuse everybody in line: the host stops."""
-        waiting, activation.waiting = activation.waiting, None
-        for _, pending in waiting or ():
+        for _, pending in self.lines.pop(activation, ()):
             self._dispatcher.complete(pending, Failure(self._fresh_refusal()))
 
     def waiting(self) -> int:

@@ -26,7 +26,7 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, int]:
         "messages_sent": dispatcher.accepted + dispatcher.handed_over,
         "messages_received": dispatcher.received + dispatcher.handed_over,
         "messages_dead_lettered": dispatcher.dead_lettered,
-        "messages_queued": sum(len(a.inbox) for a in at_work.values() if a.inbox is not None),
+        "messages_queued": sum(len(a.queue() or ()) for a in at_work.values()),
         "requests_total": dispatcher.requests_queued + dispatcher.handed_over,
         "requests_timed_out": dispatcher.requests_timed_out,
         "requests_abandoned": dispatcher.requests_abandoned,

@@ -11,6 +11,7 @@ from ..errors import HostDraining, RemoteActorError, StopActor, TheatreError
 from ..messages import DeadLetter, Initialize, InitReason, Shutdown
 from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
 from .context import Context, Failure, Request
+from .deferred import DeferredReplies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,9 @@ class Lifecycle:
 
     Attributes:
         closing: True while the host shuts its actors down: nothing new begins, what is queued becomes dead letters.
+        deferred: Who waits for replies that come later.
+        errors: How often the receivers of live activations have raised, if they have.
+        reasons: Why activations come that are not NEW, until they have been initialized.
         spawning: Who waits for an activation to be initialized, by ref.
     """
 
@@ -43,6 +47,9 @@ class Lifecycle:
         self.activations_failed = 0
         self.activations_ended = 0
         self.receiver_errors = 0
+        self.deferred = DeferredReplies()
+        self.errors: dict[Activation, int] = {}
+        self.reasons: dict[Activation, InitReason] = {}
 
     def waiting(self) -> int:
         """Return how many callers of `spawn_local` wait now."""
@@ -60,15 +67,16 @@ class Lifecycle:
 
     def enter(self, worker: Worker, activation: Activation) -> bool:
         """Start the turn of an activation that is not ACTIVE; tells whether it goes on to handle messages."""
+        queue = activation.queue()
         if activation.state == LEAVING:
-            if activation.inbox and not self.closing:
+            if queue and not self.closing:
                 activation.state = ACTIVE  # a message came first
                 return True
             self.end(worker, activation)
             return False
         if activation.state != NEW:
             return False
-        if self.closing or not (activation.inbox or activation.ref in self.spawning):
+        if self.closing or not (queue or activation.ref in self.spawning):
             activation.state = STOPPED
             self._pass_on(activation)
             return False
@@ -83,7 +91,7 @@ class Lifecycle:
                     "which has no receive(ctx) method"
                 )
             activation.receiver = receiver
-            worker.ctx = ctx = Context(activation, _INITIALIZE[activation.reason], None)
+            worker.ctx = ctx = Context(activation, _INITIALIZE[self.reasons.get(activation, InitReason.NEW)], None)
             receiver.receive(ctx)
         except BaseException as error:
             worker.ctx = None
@@ -96,10 +104,12 @@ class Lifecycle:
         if activation.state != NEW:
             return False  # the host stopped hard meanwhile
         activation.state = ACTIVE
-        activation.created_at = self._dispatcher.clock.time()
-        activation.last_active = worker.now
+        if self.reasons:
+            self.reasons.pop(activation, None)
+        now = self._dispatcher.now
+        activation.created_at = activation.last_active = now
         self.activations_total += 1
-        self._dispatcher.registry.watch_idleness(activation, worker.now)
+        self._dispatcher.registry.watch_idleness(activation, now)
         if self.spawning:
             for pending in self.spawning.pop(activation.ref, ()):
                 self._dispatcher.complete(pending, None)
@@ -116,8 +126,9 @@ class Lifecycle:
             reason = f"the actor could not be activated: {type(error).__name__}: {error}"
             self.activations_failed += 1
             log.error("actor %s could not be activated", ref, exc_info=error, extra={"ref": str(ref)})
-        if activation.inbox:
-            self.fail(activation.inbox.popleft(), reason, error, _remote(error, ref))
+        queue = activation.queue()
+        if queue:
+            self.fail(queue.popleft(), reason, error, _remote(error, ref))
         for pending in self.spawning.pop(ref, ()):
             self._dispatcher.complete(pending, Failure(_remote(error, ref)))
         self._pass_on(activation)
@@ -134,12 +145,11 @@ class Lifecycle:
         request = ctx if type(ctx) is Request and not ctx.done else None
         if isinstance(error, StopActor):
             if request is not None:
-                activation.defer(request)
+                self.deferred.add(activation, request)
             self.end(worker, activation)
             return False
         ref = activation.ref
-        activation.errors_total += 1
-        self.receiver_errors += 1
+        self._count_error(activation)
         log.error(
             "actor %s raised while it handled a message of type %s",
             ref,
@@ -156,6 +166,10 @@ class Lifecycle:
             raise error
         self._panic(error)
         return True
+
+    def _count_error(self, activation: Activation) -> None:
+        self.receiver_errors += 1
+        self.errors[activation] = self.errors.get(activation, 0) + 1
 
     def _panic(self, error: BaseException) -> None:
         if not self._dispatcher.options.panic_recovery and not isinstance(error, StopActor):
@@ -200,8 +214,7 @@ class Lifecycle:
             pass  # it is stopping already
         except BaseException as error:
             if activation.state != STOPPED:
-                activation.errors_total += 1
-                self.receiver_errors += 1
+                self._count_error(activation)
                 log.error("actor %s raised in Shutdown", ref, exc_info=error, extra={"ref": str(ref)})
             if isinstance(error, (Exception, Timeout)):
                 failure = error
@@ -222,40 +235,42 @@ class Lifecycle:
             self.activations_ended += 1
         activation.state = STOPPED
         activation.receiver = None
-        deferred, activation.deferred = activation.deferred, None
-        for pending in deferred or ():
-            if not pending.done:
-                answer = why.copy() if isinstance(why, TheatreError) else _remote(why, activation.ref)
-                self._dispatcher.complete(pending, Failure(answer))
+        self.errors.pop(activation, None)
+        for request in self.deferred.take(activation):
+            answer = why.copy() if isinstance(why, TheatreError) else _remote(why, activation.ref)
+            self._dispatcher.complete(request, Failure(answer))
 
     def _pass_on(self, activation: Activation) -> None:
         """Give inbox, line and place in the registry to a successor, or back where they came from."""
         dispatcher = self._dispatcher
-        ref, inbox, waiting = activation.ref, activation.inbox, activation.waiting
+        ref, inbox, lines = activation.ref, activation.queue(), dispatcher.backpressure.lines
+        reason = self.reasons.pop(activation, InitReason.NEW)
         if self.closing:
             self.empty(
                 activation, "the host is shutting its actors down", HostDraining("the host is shutting its actors down")
             )
             dispatcher.backpressure.leave_line(activation)
-            waiting = None
         activation.worker = None
         activation.inbox = None
-        activation.waiting = None
-        if inbox or waiting or (ref in self.spawning and not self.closing):
-            reason = InitReason.REACTIVATION if activation.created_at else activation.reason
-            successor = Activation(ref, activation.actor_type, reason)
+        line = lines.pop(activation, None)
+        if inbox or line or (ref in self.spawning and not self.closing):
+            successor = Activation(ref, activation.actor_type)
             successor.inbox = inbox
-            successor.waiting = waiting
+            self.reasons[successor] = InitReason.REACTIVATION if activation.created_at else reason
+            if line:
+                lines[successor] = line
             for ctx in inbox or ():
                 ctx._activation = successor
-            for ctx, _ in waiting or ():
+            for ctx, _ in line or ():
                 ctx._activation = successor
             dispatcher.registry.replace(activation, successor)
-            if waiting:
-                dispatcher.backpressure.refill(successor)
-            dispatcher.ready.append(successor)
-            if not dispatcher.armed:
-                dispatcher.arm()
+            if inbox is None:
+                dispatcher.wake(successor)
+            else:
+                dispatcher.ready.append(successor)
+                if not dispatcher.armed:
+                    dispatcher.arm()
+            dispatcher.backpressure.refill(successor)
             return
         dispatcher.registry.remove(activation)
         if inbox is not None:
@@ -263,8 +278,9 @@ class Lifecycle:
 
     def empty(self, activation: Activation, reason: str, error: TheatreError) -> None:
         """Make everything in an inbox dead letters, and answer requests among them with copies of `error`."""
-        while activation.inbox:
-            self.fail(activation.inbox.popleft(), reason, error, error.copy())
+        queue = activation.queue()
+        while queue:
+            self.fail(queue.popleft(), reason, error, error.copy())
 
 
 def _remote(error: BaseException, ref: Ref) -> RemoteActorError:

@@ -131,7 +131,11 @@ class Registry:
             if activation.state == STOPPED:
                 continue
             due = activation.last_active + idle_timeout
-            if activation.inbox is not None or activation.worker is not None or activation.has_deferred():
+            if (
+                activation.inbox is not None
+                or activation.worker is not None
+                or dispatcher.lifecycle.deferred.open(activation)
+            ):
                 wheel.add(activation, now + idle_timeout)
             elif due > now:
                 wheel.add(activation, due)

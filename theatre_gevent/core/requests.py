@@ -74,11 +74,12 @@ def asked_by(ctx: Context, activation: Activation) -> Waiter | None:
     if type(ctx) is Request:
         return ctx
     if type(ctx.message) is Initialize:  # it runs for the message that woke the actor
-        first = activation.inbox[0] if activation.inbox else None
-        if type(first) is Request:
-            return first
+        queue = activation.queue()
+        if queue and type(queue[0]) is Request:
+            return queue[0]
         spawning = activation.actor_type.dispatcher.lifecycle.spawning.get(activation.ref)
         return spawning[0] if spawning else None
-    if type(ctx.message) is Shutdown and activation.deferred:  # it runs before they are answered
-        return activation.deferred[-1]
+    if type(ctx.message) is Shutdown:  # it runs before they are answered
+        deferred = activation.actor_type.dispatcher.lifecycle.deferred.open(activation)
+        return deferred[-1] if deferred else None
     return None

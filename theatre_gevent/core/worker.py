@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet
@@ -32,11 +33,10 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         activation: Whose turn it is; None while parked.
         ctx: The message that is being handled.
         back: The request in the inbox on whose behalf this worker was switched to directly.
-        now: The clock's reading at the start of the turn.
     """
 
     # Slots, since attributes in the instance dict of a C type's subclass are not cached by the interpreter (70 ns).
-    __slots__ = ("_first", "activation", "back", "ctx", "dispatcher", "now")
+    __slots__ = ("_first", "activation", "back", "ctx", "dispatcher")
 
     def __init__(self, dispatcher: Dispatcher, first: Activation) -> None:
         super().__init__()
@@ -45,7 +45,6 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         self.activation: Activation | None = None
         self.ctx: Context | None = None
         self.back: Request | None = None
-        self.now = 0.0
         dispatcher.workers.add(self)
 
     def _run(self) -> None:  # gevent's name for what a Greenlet subclass does
@@ -64,51 +63,67 @@ class Worker(Greenlet):  # type: ignore[type-arg]
     def _work(self, work: Any) -> None:
         dispatcher = self.dispatcher
         ready, parked, hub = dispatcher.ready, dispatcher.parked, dispatcher.hub
-        monotonic = dispatcher.monotonic
+        monotonic, backpressure, deferred = dispatcher.monotonic, dispatcher.backpressure, dispatcher.lifecycle.deferred
+        lines = backpressure.lines
+        activation: Activation
         while True:
             if self.gr_context is not None:
                 self.gr_context = None  # what the last actor put into contextvars is not for this one
-            activation: Activation
-            if type(work) is Request:
-                # Handed over: one request for an idle actor, the shortest way there is.
-                self.ctx = work
-                self.activation = activation = work._activation
-                activation.worker = self
-                activation.messages_total += 1
-                dispatcher.handed_over += 1
-                try:
-                    activation.receiver.receive(work)  # type: ignore[union-attr]
-                except BaseException as error:  # noqa: BLE001 - answered, logged and counted there
-                    dispatcher.lifecycle.failed(self, activation, work, error)
-                self.ctx = self.activation = None
-                if activation.worker is self:  # else it has ended
-                    if work.result is OPEN:
-                        activation.defer(work)
-                    if activation.inbox is None:
-                        activation.worker = None
-                    else:
-                        self.release(activation)
-                if work.in_hand and work.result is not OPEN:
-                    parked.append(self)
-                    work = raw_switch(work.greenlet)  # type: ignore[arg-type]
-                    continue
-            elif work is not None:
-                activation = work
-                self._turn(activation)
-                back = self.back
-                if back is not None:
-                    self.back = None
-                    if back.in_hand and back.result is not OPEN:
-                        parked.append(self)
-                        work = raw_switch(back.greenlet)  # type: ignore[arg-type]
-                        continue
-            else:
+            if work is None:
                 work = hub.switch()  # a stray switch
                 continue
-            work = None
-            self.now = activation.last_active = now = monotonic()
+            # One message alone, from the inbox or handed over without it, takes the shortest way there is.
+            ctx: Any
+            if type(work) is Request:
+                ctx = work
+                activation = ctx._activation
+                dispatcher.handed_over += 1
+            else:
+                activation = work
+                ctx = activation.inbox
+                if type(ctx) is deque or activation.state != ACTIVE or lines:
+                    ctx = None
+                    self._turn(activation)
+                else:
+                    activation.inbox = None
+                    dispatcher.received += 1
+            if ctx is not None:
+                self.ctx = ctx
+                self.activation = activation
+                activation.worker = self
+                activation.messages_total += 1
+                try:
+                    activation.receiver.receive(ctx)  # type: ignore[union-attr]
+                except BaseException as error:  # noqa: BLE001 - answered, logged and counted there
+                    dispatcher.lifecycle.failed(self, activation, ctx, error)
+                self.ctx = self.activation = None
+                if type(ctx) is Request and ctx.result is OPEN and activation.worker is self:
+                    deferred.add(activation, ctx)
+                if activation.inbox is None:
+                    if activation.worker is self:  # else it has ended
+                        activation.worker = None
+                else:
+                    self.release(activation)
+                if ctx is work:
+                    if ctx.in_hand and ctx.result is not OPEN:
+                        parked.append(self)
+                        work = raw_switch(ctx.greenlet)
+                        continue
+                else:
+                    dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
+                    if backpressure.room is not None:
+                        backpressure.grant(1)
+            elif self.back is not None:
+                back, self.back = self.back, None
+                if back.in_hand and back.result is not OPEN:
+                    parked.append(self)
+                    work = raw_switch(back.greenlet)  # type: ignore[arg-type]
+                    continue
+            now = monotonic()
             dispatcher.turns_left -= 1
             if now < dispatcher.yield_at and dispatcher.turns_left > 0:
+                activation.last_active = dispatcher.now
+                work = None
                 while ready:
                     activation = ready.popleft()
                     if activation.inbox is not None and activation.worker is None:
@@ -116,6 +131,8 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                         break
                 if work is not None:
                     continue
+            else:
+                dispatcher.now = activation.last_active = now
             if dispatcher.at_rest is not None:
                 dispatcher.rested()
             if len(parked) >= MAX_PARKED:
@@ -137,9 +154,9 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                     self._over(activation, 0)
             if not goes_on:
                 return
-        inbox: Any = activation.inbox
+        inbox: Any = activation.queue()
         receive = activation.receiver.receive  # type: ignore[union-attr]
-        back = self.back
+        back, lines = self.back, dispatcher.backpressure.lines
         handled = 0
         budget = len(inbox)
         if budget > TURN_BUDGET:
@@ -148,7 +165,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
             handled += 1
             self.ctx = ctx = inbox.popleft()
             dispatcher.received += 1
-            if activation.waiting is not None:
+            if lines:
                 dispatcher.backpressure.refill(activation)
             try:
                 receive(ctx)
@@ -163,7 +180,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                     return
             if type(ctx) is Request:
                 if ctx.result is OPEN:
-                    activation.defer(ctx)
+                    dispatcher.lifecycle.deferred.add(activation, ctx)
                 elif ctx is back and ctx.in_hand:
                     break
         self._over(activation, handled)
@@ -184,7 +201,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         if activation.worker is not self:
             return  # the host stopped hard and took the activation away
         activation.worker = None
-        inbox = activation.inbox
+        inbox = activation.queue()
         if inbox:
             dispatcher.ready.append(activation)
             if not dispatcher.armed:
