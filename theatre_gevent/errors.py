@@ -6,7 +6,7 @@ Each docstring says whose fault the error is and what to do about it.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +23,14 @@ class TheatreError(Exception):
         twin.__traceback__ = None
         twin.__cause__ = self.__cause__
         return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default calls the class with `args`, which fails where a constructor takes other things than the text.
+        return _remake, (type(self), self.args), vars(self)
+
+
+def _remake(kind: type[TheatreError], args: tuple[object, ...]) -> TheatreError:
+    return kind.__new__(kind, *args)
 
 
 class InvalidOption(TheatreError, ValueError):

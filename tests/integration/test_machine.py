@@ -291,4 +291,4 @@ class HostMachine(RuleBasedStateMachine):
 
 
 TestHost = HostMachine.TestCase
-TestHost.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestHost.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
