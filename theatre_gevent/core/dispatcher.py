@@ -162,7 +162,7 @@ class Dispatcher(Waits):
                     self.arm()
         else:
             if type(inbox) is not deque:
-                inbox = activation.queue()
+                inbox = self.wake(activation)
             if len(inbox) >= self.inbox_size:
                 self.backpressure.stand_in_line(activation, Context(activation, body, _sender))
                 return
@@ -213,12 +213,14 @@ class Dispatcher(Waits):
             work: Any = request
             worker = self.parked.pop()
         else:
-            inbox = activation.queue()
-            if inbox is not None and len(inbox) >= self.inbox_size:
+            inbox: Any = activation.inbox
+            if type(inbox) is not deque:
+                inbox = self.wake(activation)
+            if len(inbox) >= self.inbox_size:
                 request.in_hand = False
                 request.below = None
                 return self._queue(request, timeout)
-            self.wake(activation).append(request)
+            inbox.append(request)
             self.accepted += 1
             self.requests_queued += 1
             work = activation
@@ -304,15 +306,18 @@ class Dispatcher(Waits):
             self.lifecycle.forget(ref, pending)
 
     def wake(self, activation: Activation) -> deque[Context]:
-        """See to it that an activation gets a turn; returns its inbox."""
-        inbox = activation.queue()
-        if inbox is None:
+        """See to it that an activation gets a turn; returns its inbox as a queue."""
+        inbox: Any = activation.inbox
+        if type(inbox) is not deque:
+            first = inbox
             inbox = activation.inbox = self.inboxes.pop() if self.inboxes else deque()
-            if activation.worker is None:
+            if first is not None:
+                inbox.append(first)
+            elif activation.worker is None:
                 self.ready.append(activation)
                 if not self.armed:
                     self.arm()
-        return inbox
+        return inbox  # type: ignore[no-any-return]
 
     # -- running -----------------------------------------------------------------------------------------------
 

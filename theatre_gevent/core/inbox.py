@@ -23,5 +23,8 @@ MAX_TURNS = 4096
 MAX_PARKED = 256
 """Workers kept for later; more of them exit when they have nothing to do."""
 
+MAX_POOLED = 4096
+"""Queues kept for later, 600 bytes each."""
+
 CLOSED = -(1 << 62)
 """An acceptance limit that every message exceeds, so that sends take the slow path."""

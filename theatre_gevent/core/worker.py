@@ -10,7 +10,7 @@ from greenlet import greenlet as raw_greenlet
 
 from .activation import ACTIVE
 from .context import OPEN, Request
-from .inbox import MAX_PARKED, TURN_BUDGET
+from .inbox import MAX_PARKED, MAX_POOLED, TURN_BUDGET
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -58,6 +58,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                 dispatcher.parked.remove(self)
             if self.activation is not None:
                 self.release(self.activation)
+            dispatcher.backpressure.grant()
             dispatcher.rested()
 
     def _work(self, work: Any) -> None:
@@ -104,15 +105,13 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                         activation.worker = None
                 else:
                     self.release(activation)
-                if ctx is work:
-                    if ctx.in_hand and ctx.result is not OPEN:
-                        parked.append(self)
-                        work = raw_switch(ctx.greenlet)
-                        continue
-                else:
-                    dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
-                    if backpressure.room is not None:
-                        backpressure.grant(1)
+                if ctx is work and ctx.in_hand and ctx.result is not OPEN:
+                    parked.append(self)
+                    work = raw_switch(ctx.greenlet)
+                    continue
+                dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
+                if backpressure.room is not None:
+                    backpressure.grant(1)
             elif self.back is not None:
                 back, self.back = self.back, None
                 if back.in_hand and back.result is not OPEN:
@@ -154,7 +153,9 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                     self._over(activation, 0)
             if not goes_on:
                 return
-        inbox: Any = activation.queue()
+        inbox: Any = activation.inbox
+        if type(inbox) is not deque:
+            inbox = dispatcher.wake(activation)
         receive = activation.receiver.receive  # type: ignore[union-attr]
         back, lines = self.back, dispatcher.backpressure.lines
         handled = 0
@@ -183,11 +184,15 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                     dispatcher.lifecycle.deferred.add(activation, ctx)
                 elif ctx is back and ctx.in_hand:
                     break
-        self._over(activation, handled)
+        self.ctx = self.activation = None
+        activation.messages_total += handled
+        dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
+        if dispatcher.backpressure.room is not None:
+            dispatcher.backpressure.grant(1)
         self.release(activation)
 
     def _over(self, activation: Activation, handled: int) -> None:
-        """Bring the accounts up to date at the end of a turn, and let senders go on that waited for room."""
+        """Bring the accounts up to date at the early end of a turn, and let senders go on that waited for room."""
         dispatcher = self.dispatcher
         self.ctx = self.activation = None
         activation.messages_total += handled
@@ -201,7 +206,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         if activation.worker is not self:
             return  # the host stopped hard and took the activation away
         activation.worker = None
-        inbox = activation.queue()
+        inbox: Any = activation.inbox
         if inbox:
             dispatcher.ready.append(activation)
             if not dispatcher.armed:
@@ -209,5 +214,5 @@ class Worker(Greenlet):  # type: ignore[type-arg]
             return
         if inbox is not None:
             activation.inbox = None
-            if len(dispatcher.inboxes) < dispatcher.options.host_inbox_size:
+            if len(dispatcher.inboxes) < MAX_POOLED:
                 dispatcher.inboxes.append(inbox)

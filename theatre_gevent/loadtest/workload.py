@@ -105,8 +105,12 @@ class Tally:
         self.examples.setdefault(kind, str(error))
 
 
+PING, ECHO = "ping", "echo"
+"""What is sent, and what is requested."""
+
+
 class LoadActor:
-    """Answers every text with itself, and tells the tally when it comes and goes."""
+    """Answers an echo with itself, takes a ping in silence, and tells the tally when it comes and goes."""
 
     __slots__ = ("_tally",)
 
@@ -116,8 +120,10 @@ class LoadActor:
     def receive(self, ctx: Context) -> None:
         """Handle one message."""
         message = ctx.message
-        if type(message) is str:
+        if message == ECHO:
             ctx.reply(message)
+        elif message == PING:
+            pass
         elif type(message) is Initialize:
             self._tally.born(ctx.actor_ref)
         elif type(message) is Shutdown:
@@ -165,14 +171,14 @@ def work(
                 number = int(place)
                 share = place - number
                 if share < send_below:
-                    send(refs[number], "ping")
+                    send(refs[number], PING)
                     sends += 1
                 elif share < time_below:
                     started = clock_ns()
-                    request(refs[number], "echo")
+                    request(refs[number], ECHO)
                     record(clock_ns() - started)
                 else:
-                    request(refs[number], "echo")
+                    request(refs[number], ECHO)
             done = _CHUNK
         except TheatreError as error:
             if share < send_below:
