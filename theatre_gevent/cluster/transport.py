@@ -1,0 +1,445 @@
+"""Connections to and from the other hosts, over TCP.
+
+There is one connection per direction and peer: a `Link` for what this host sends and asks, an `Inlet` for what a peer
+sends and asks, each of which carries the answers back. Both ends may thus connect at the same time without a conflict,
+and a reader may stop reading what others send without holding up the answers to its own host.
+
+A connection has one greenlet that reads and one that writes; a link's reader also connects. A single ticker looks
+after all times, so nothing sets a timer for a message.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket as names
+import ssl
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.hub import get_hub
+from gevent.pool import Group
+from greenlet import getcurrent
+
+from ..clock import SystemClock
+from ..errors import InvalidOption, TheatreError
+from ..logic.connection import Connection
+from ..logic.handshake import Identity
+from .handler import Counters, Limits, PeerDown
+from .inlet import Inlet
+from .link import Link
+from .logs import LogGate, log
+from .sockets import Address, is_loopback, is_out_of_files, is_wildcard, listen, parse_address, prepare
+from .wire import Wire, let_others_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gevent import Greenlet
+
+    from ..clock import Clock
+    from ..logic.envelopes import Message
+    from .handler import Handler
+    from .sockets import Socket
+
+__all__ = ["Inlet", "Limits", "Link", "PeerDown", "Transport"]
+
+_TICK = 0.05  # seconds: how precise waiting for room is
+_LATE = 1.0  # seconds by which a tick has to be late to be a sign that this host was stopped
+_TICKS_PER_LOOK = 5  # at connections, whose times are seconds
+
+
+class Reports:
+    """Gives messages back to the handler, from the loop: never from within the `send` that found out."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._waiting: list[tuple[str, list[Message], TheatreError]] = []
+
+    def lost(self, host_id: str, messages: list[Message], error: TheatreError) -> None:
+        """Report `messages` soon."""
+        self._waiting.append((host_id, messages, error))
+        if len(self._waiting) == 1:
+            get_hub().loop.run_callback(self.flush)
+
+    def flush(self) -> None:
+        """Report now what has not been reported yet."""
+        waiting, self._waiting = self._waiting, []
+        for host_id, messages, error in waiting:
+            self._transport.counts.messages_lost += len(messages)
+            self._transport.call(self._transport.handler.lost, host_id, messages, error)
+
+
+class Transport:
+    """This host's connections. Belongs to the thread that starts it.
+
+    Args:
+        host_id: This host's id.
+        listen: `host:port` to listen at; port 0 takes a free one.
+        epoch: Which of its lives this is.
+        advertise: `host:port` at which others reach it, if that is not where it listens; port 0 stands for the one
+            that it listens at.
+        cluster: Name of the cluster; hosts of another one are refused.
+        secret: Shared by all hosts, text or bytes; None for none.
+        server_tls: For accepted connections. Set its `verify_mode` to `ssl.CERT_REQUIRED`, or anybody may connect.
+        client_tls: For connections to others; its `check_hostname` compares with the host part of their addresses.
+        queue_size: Messages queued for a peer above which its senders wait.
+        clock: Time; the machine's by default.
+        limits: Times and bounds.
+        random: Gives numbers in [0, 1) that spread the attempts to connect.
+
+    Attributes:
+        addr: `host:port` at which others reach it, after `start`.
+
+    Raises:
+        InvalidOption: One of them is not usable; the text names it.
+    """
+
+    def __init__(
+        self,
+        host_id: str,
+        listen: str = "127.0.0.1:0",
+        *,
+        epoch: int = 1,
+        advertise: str | None = None,
+        cluster: str = "",
+        secret: str | bytes | None = None,
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        queue_size: int = 8192,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        random: Callable[[], float] | None = None,
+    ) -> None:
+        self.listen_at = parse_address(listen, "listen")
+        self.advertise = None if advertise is None else parse_address(advertise, "advertise")
+        self.identity = Identity(host_id, epoch, str(self.advertise or self.listen_at), cluster)
+        self.secret = _secret(secret)
+        self.server_tls = _context("server_tls", server_tls)
+        self.client_tls = _context("client_tls", client_tls)
+        if type(queue_size) is not int or queue_size < 1:
+            raise InvalidOption(f"queue_size must be an integer of 1 or more, got {queue_size!r}")
+        self.clock: Clock = clock or SystemClock()
+        self.limits = limits or Limits()
+        self.random = random or Random().random
+        self.gate = LogGate(self.clock)
+        self.counts = Counters()
+        self.reports = Reports(self)
+        self.leaving: str | None = None
+        self.addr = ""
+        self._queue_size = queue_size
+        self._links: dict[str, Link] = {}
+        self._inlets: dict[str, tuple[Inlet, Greenlet[..., Any]]] = {}
+        self._strangers: dict[Wire, None] = {}  # in the order they came
+        self._wires: set[Wire] = set()  # all accepted ones
+        self._greenlets = Group()
+        self._listener: Socket | None = None
+        self._handler: Handler | None = None
+        self._accepting: Greenlet[..., Any] | None = None
+
+    # -- start and stop ------------------------------------------------------------------------------------------
+
+    def start(self, handler: Handler) -> Transport:
+        """Listen, and connect to the peers that were set.
+
+        Raises:
+            CannotListen: The address is in use, say.
+            TheatreError: It was started before.
+        """
+        if self._handler is not None:
+            raise TheatreError("this transport was started before: make a new one")
+        self._listener = listen(self.listen_at)
+        self._handler = handler
+        bound = Address(self.listen_at.host, self._listener.getsockname()[1])
+        address = self.advertise or (Address(names.gethostname(), 0) if is_wildcard(bound.host) else bound)
+        self.addr = str(Address(address.host, address.port or bound.port))
+        identity = self.identity
+        self.identity = Identity(identity.host_id, identity.epoch, self.addr, identity.cluster)
+        self._warn_if_open(bound)
+        log.info(
+            "host %r listens at %s%s", identity.host_id, bound, "" if str(bound) == self.addr else f", as {self.addr}"
+        )
+        self._accepting = self.spawn("acceptor", self._accept, self._listener)
+        self.spawn("ticker", self._tick)
+        for link in self._links.values():
+            self._start_link(link)
+        return self
+
+    def stop(self, timeout: float = 5.0, reason: str = "the host stops") -> None:
+        """Say goodbye, write what is queued, close everything. Harmless when it is not running.
+
+        Args:
+            timeout: Seconds for the writing; what is left then goes to `Handler.lost`.
+            reason: For the peers.
+        """
+        if self._handler is None or self.leaving is not None:
+            return
+        self.leaving = reason
+        if self._accepting is not None:
+            self._accepting.kill()
+        assert self._listener is not None
+        self._listener.close()
+        for wire in list(self._strangers):
+            wire.close(PeerDown(reason))
+        deadline = self.clock.monotonic() + timeout
+        pairs = self._connections()
+        for _, wire in pairs:
+            wire.goodbye(reason)
+        while not self._all_written() and self.clock.monotonic() < deadline:
+            self.clock.sleep(0.01)
+        # Closing at once could cost the peer what it has not read yet: a socket closed with unread data sends a reset.
+        pairs = self._connections()
+        for owner, wire in pairs:
+            if wire.is_idle(owner):
+                wire.finish()
+        until = min(max(deadline, self.clock.monotonic() + 0.1), self.clock.monotonic() + self.limits.linger)
+        while any(wire.error is None for _, wire in pairs) and self.clock.monotonic() < until:
+            self.clock.sleep(0.01)
+        self._close(PeerDown(reason))
+
+    def _close(self, error: PeerDown) -> None:
+        for link in self._links.values():
+            link._end(error)
+        for inlet, _ in list(self._inlets.values()):
+            inlet._end(error)
+        for wire in list(self._wires):
+            wire.close(error)
+        me = getcurrent()
+        if isinstance(me, gevent.Greenlet):
+            self._greenlets.discard(me)  # a handler that stops the transport must not wait for itself
+        self._greenlets.kill()
+        self._inlets.clear()
+        self._wires.clear()
+        self.reports.flush()
+        self._greenlets.join()
+        log.info("host %r does not listen at %s any more", self.identity.host_id, self.addr)
+
+    def _connections(self) -> list[tuple[Link | Inlet, Wire]]:
+        pairs: list[tuple[Link | Inlet, Wire]] = [
+            (link, link._wire) for link in self._links.values() if link.is_up and link._wire is not None
+        ]
+        return pairs + [(inlet, inlet._wire) for inlet, _ in self._inlets.values()]
+
+    def _all_written(self) -> bool:
+        waiting = any(not link.is_up and not link._is_empty() for link in self._links.values())
+        return not waiting and all(wire.error is not None or wire.is_idle(owner) for owner, wire in self._connections())
+
+    # -- peers ---------------------------------------------------------------------------------------------------
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        """Set whom this host sends to, as host id and `host:port`; may be called at any time, before `start` too.
+
+        New ones are connected to, those that are missing are dropped and what was queued for them goes to
+        `Handler.lost`, changed addresses are connected to anew with their queue kept. This host's own id is
+        passed over.
+
+        Raises:
+            InvalidOption: An address is not usable. Nothing has changed then.
+        """
+        wanted = {
+            host_id: parse_address(address, f"address of host {host_id!r}")
+            for host_id, address in peers.items()
+            if host_id != self.identity.host_id
+        }
+        for host_id in [host_id for host_id in self._links if host_id not in wanted]:
+            link = self._links.pop(host_id)
+            link._end(PeerDown(f"host {host_id!r} is not a member any more"))
+            self.gate.forget(f"dial {host_id}")
+        for host_id, address in wanted.items():
+            existing = self._links.get(host_id)
+            if existing is None:
+                link = self._links[host_id] = Link(self, host_id, address, self._queue_size)
+                if self._handler is not None and self.leaving is None:
+                    self._start_link(link)
+            elif existing.address != address:
+                existing._move(address)
+
+    def link(self, host_id: str) -> Link | None:
+        """Return the way to `host_id`, None if it is no peer."""
+        return self._links.get(host_id)
+
+    def links(self) -> list[Link]:
+        """Return all of them."""
+        return list(self._links.values())
+
+    def inlets(self) -> list[Inlet]:
+        """Return the connections that peers have made."""
+        return [inlet for inlet, _ in self._inlets.values()]
+
+    def counters(self) -> dict[str, int]:
+        """Return what was counted since the beginning, see `Counters`."""
+        return self.counts.as_dict()
+
+    def _start_link(self, link: Link) -> None:
+        self.spawn(f"link to {link.host_id}", link._run, self.handler)
+
+    # -- for links and inlets ------------------------------------------------------------------------------------
+
+    @property
+    def handler(self) -> Handler:
+        """What `start` was given."""
+        assert self._handler is not None, "nothing happens before start"
+        return self._handler
+
+    def spawn(self, name: str, function: Callable[..., Any], *args: Any) -> Greenlet[..., Any]:
+        """Run `function` in a greenlet that ends with the transport."""
+        greenlet: Greenlet[..., Any] = gevent.Greenlet(function, *args)
+        greenlet.name = f"{self.identity.host_id}: {name}"
+        self._greenlets.start(greenlet)
+        return greenlet
+
+    def call(self, function: Callable[..., object], *args: object) -> None:
+        """Call the handler; what it raises is logged and harms no connection."""
+        try:
+            function(*args)
+        except Exception:  # noqa: BLE001 - the router's mistake
+            log.exception("host %r: the transport's handler failed", self.identity.host_id)
+
+    # -- accepting -----------------------------------------------------------------------------------------------
+
+    def _accept(self, listener: Socket) -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError as error:
+                if self.leaving is not None:
+                    return
+                text = f"host {self.identity.host_id!r} cannot accept connections at {self.addr} now: {error}"
+                self.gate.warning("accept", text)
+                # Without a file to spare, the connection stays in the system's queue: trying at once would spin.
+                self.clock.sleep(0.2 if is_out_of_files(error) else 0.01)
+                continue
+            try:
+                prepare(sock)
+            except OSError:  # it is gone already
+                sock.close()
+                continue
+            self._welcome(sock)
+            let_others_run()
+
+    def _welcome(self, sock: Socket) -> None:
+        if len(self._strangers) >= self.limits.strangers:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.close(PeerDown(f"more than {self.limits.strangers} connections have not shaken hands"))
+        connection = Connection(
+            "acceptor",
+            self.identity,
+            nonce=os.urandom(16),
+            now=self.clock.monotonic(),
+            secret=self.secret,
+            admit=self._admit,
+            limits=self.limits,
+        )
+        wire = Wire(sock, connection, self.clock, self.counts, self.limits)
+        self._strangers[wire] = None
+        self._wires.add(wire)
+        self.spawn(f"inlet from {wire.where}", self._serve, wire)
+
+    def _serve(self, wire: Wire) -> None:
+        """Body of an accepted connection's greenlet."""
+        try:
+            try:
+                if self.server_tls is not None:
+                    wire.encrypt(self.server_tls, None)
+                peer = wire.handshake()
+            except TheatreError as error:
+                self.counts.refusals += 1
+                if self.leaving is None:
+                    kind = f"{type(error).__name__} {wire.where.rpartition(':')[0]}"
+                    self.gate.warning(
+                        kind, f"host {self.identity.host_id!r} refused a connection from {wire.where}: {error}"
+                    )
+                return
+            finally:
+                self._strangers.pop(wire, None)
+            self._serve_peer(wire, peer)
+        finally:
+            wire.close(PeerDown("the connection has ended"))
+            self._wires.discard(wire)
+
+    def _serve_peer(self, wire: Wire, peer: Identity) -> None:
+        inlet = Inlet(peer, wire, self.clock, self.counts, self.limits, self.reports)
+        former = self._inlets.get(peer.host_id)
+        me: Any = getcurrent()
+        self._inlets[peer.host_id] = inlet, me
+        self.counts.accepts += 1
+        log.info("%s connected, epoch %d, reached at %s", inlet, peer.epoch, peer.address)
+        try:
+            if former is not None:
+                # What it has read is handled first, or a sender's messages could overtake each other.
+                former[0]._end(PeerDown("the peer has connected anew"))
+                wire.hold(True)
+                former[1].join()
+                wire.hold(False)
+            inlet._armed = True
+            if self.leaving is not None:
+                wire.goodbye(self.leaving)
+            writer = self.spawn(f"writer to {wire.where}", wire.write, inlet)
+            error = wire.run(inlet, self.handler, writer)
+            if self.leaving is None and not inlet.closed:
+                self.counts.failures += not wire.ended
+                log.log(logging.INFO if wire.ended else logging.WARNING, "%s is disconnected: %s", inlet, error)
+        finally:
+            inlet._end(PeerDown("the connection has ended"))
+            entry = self._inlets.get(peer.host_id)
+            if entry is not None and entry[0] is inlet:
+                del self._inlets[peer.host_id]
+
+    def _admit(self, peer: Identity) -> str | None:
+        entry = self._inlets.get(peer.host_id)
+        if entry is not None and not entry[0].closed:
+            present = entry[0].peer
+            if peer.epoch < present.epoch:
+                return f"epoch {peer.epoch} is over, epoch {present.epoch} is connected from {present.address}"
+            if peer.epoch == present.epoch and peer.address != present.address:
+                return f"host id {peer.host_id!r} is used twice: {present.address} is connected with the same epoch"
+        return self.handler.admit(peer)
+
+    def _warn_if_open(self, bound: Address) -> None:
+        authenticated = self.server_tls is not None and self.server_tls.verify_mode == ssl.CERT_REQUIRED
+        if self.secret is None and not authenticated and not is_loopback(bound.host):
+            log.warning(
+                "host %r listens at %s without a shared secret and without TLS that demands a certificate: "
+                "whoever reaches that address can send messages to its actors",
+                self.identity.host_id,
+                bound,
+            )
+
+    # -- from time to time ---------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        clock, count = self.clock, 0
+        due = clock.monotonic() + _TICK
+        late = False
+        while True:
+            clock.sleep(_TICK)
+            now = clock.monotonic()
+            late = late or now - due > _LATE
+            due = now + _TICK
+            count += 1
+            for link in self._links.values():
+                if link._line:
+                    link._expire_line(now)
+            if count % _TICKS_PER_LOOK == 0 or late:
+                for link in list(self._links.values()):
+                    link._tick(now, late)
+                for wire in list(self._wires):
+                    wire.tick(now, late=late)
+                late = False
+
+
+def _secret(secret: object) -> bytes | None:
+    if secret is None:
+        return None
+    if not isinstance(secret, (str, bytes)) or not secret:
+        raise InvalidOption("secret must be text or bytes that are not empty, or None for none")
+    return secret.encode() if isinstance(secret, str) else secret
+
+
+def _context(name: str, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    # Not by its class: one that was made before the program was patched is as good, and is no heir of the patched one.
+    if context is None or hasattr(context, "wrap_bio"):
+        return context
+    raise InvalidOption(f"{name} must be an ssl.SSLContext or None, got a {type(context).__name__}")

@@ -1,0 +1,283 @@
+"""One socket with its `Connection`: the loops that read and write, and what has to be done from time to time."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from gevent.event import Event as Flag
+from gevent.hub import Waiter, get_hub
+
+from ..errors import TheatreError
+from ..logic import codec
+from ..logic.codec import ProtocolError
+from ..logic.connection import OPEN, Ended, Failed, Leaving, Opened, PeerSilent, Received
+from .handler import PeerDown
+from .logs import log
+from .sockets import describe, encrypt, finish_writing, peer_name
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from gevent import Greenlet
+
+    from ..clock import Clock
+    from ..logic.connection import Connection, Event
+    from ..logic.handshake import Identity
+    from .handler import Counters, Handler, Limits
+    from .inlet import Inlet
+    from .link import Link
+    from .outbox import Outbox
+    from .sockets import Socket
+
+_READ = 256 * 1024
+_JOIN = 256 * 1024
+_TLS_SLICE = 64 * 1024  # OpenSSL shows no progress before all it was given is written
+
+
+def let_others_run() -> None:
+    """Come back when all greenlets that can run have done so."""
+    hub = get_hub()
+    waiter: Waiter[None] = Waiter(hub)
+    hub.loop.run_callback(waiter.switch, None)
+    waiter.get()
+
+
+class Wire:
+    """A socket and its connection. Whoever closes it, for whatever reason, calls `close` with that reason.
+
+    Args:
+        sock: Connected, prepared.
+        connection: New.
+        clock: Time.
+        counters: Of the transport.
+        limits: Of the transport.
+    """
+
+    def __init__(self, sock: Socket, connection: Connection, clock: Clock, counters: Counters, limits: Limits) -> None:
+        self.sock = sock
+        self.where = peer_name(sock)
+        self.error: TheatreError | None = None
+        self.encrypted = False
+        self.ended = False  # by the peer, in good order
+        self.wake = Flag()
+        self._connection = connection
+        self._clock, self._counters, self._limits = clock, counters, limits
+        self._control: list[bytes] = []
+        self._early: list[Event] = []
+        self._writing_since: float | None = None
+        self._held_up = False  # by the handler: what the peer sends stays unread meanwhile
+        self._signed = 0.0
+        self._write_error: TheatreError | None = None
+        self._leaving = False
+
+    # -- beginning and end ---------------------------------------------------------------------------------------
+
+    def encrypt(self, context: SSLContext, server_host: str | None) -> None:
+        """Have `handshake` begin with that of TLS. The arguments are those of `sockets.encrypt`.
+
+        Raises:
+            PeerDown: The context does not go together with this connection.
+        """
+        try:
+            self.sock = encrypt(self.sock, context, server_host=server_host)
+        except (OSError, ValueError) as error:
+            self.sock.close()
+            raise PeerDown(describe(error)) from error
+        self.encrypted = True
+
+    def handshake(self) -> Identity:
+        """Do the handshakes, TLS first if the socket is to be encrypted, and return who is there.
+
+        Raises:
+            TheatreError: They failed, or the wire was closed meanwhile; the text says why.
+        """
+        connection = self._connection
+        try:
+            if self.encrypted:
+                self.sock.do_handshake()  # type: ignore[attr-defined]
+            while True:
+                self._send(connection.data_to_send())
+                if connection.state is OPEN:
+                    assert connection.peer is not None
+                    return connection.peer
+                for event in self._read():
+                    if isinstance(event, Failed):
+                        with suppress(OSError):
+                            self._send(connection.data_to_send())
+                        raise event.error
+                    if not isinstance(event, Opened):
+                        self._early.append(event)
+        except OSError as error:
+            raise self.error or PeerDown(describe(error)) from error
+
+    def close(self, error: TheatreError) -> None:
+        """End it: whoever reads or writes gets an error. The first reason stands."""
+        if self.error is None:
+            self.error = error
+        self._connection.close()
+        self.wake.set()
+        self.sock.close()
+
+    def goodbye(self, reason: str) -> None:
+        """Tell the peer that this host takes no new work."""
+        if not self._leaving:
+            self._leaving = True
+            self._connection.goodbye(reason)
+            self._tell()
+
+    def is_idle(self, outbox: Outbox) -> bool:
+        """Tell whether all that was queued has been given to the socket."""
+        return outbox._is_empty() and not self._control and self._writing_since is None
+
+    def finish(self) -> None:
+        """Nothing more is written; the peer sees the end, and `run` returns when the peer has closed its end too."""
+        finish_writing(self.sock)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def run(self, owner: Inlet | Link, handler: Handler, writer: Greenlet[..., None]) -> TheatreError:
+        """Read until the end, closes and returns the reason.
+
+        Args:
+            owner: Whose connection it is.
+            handler: Gets the events.
+            writer: Runs `write`; ended too.
+        """
+        try:
+            self._dispatch(self._early, owner, handler)
+            while True:
+                self._dispatch(self._read(), owner, handler)
+                self._tell()
+        except OSError as error:
+            reason: TheatreError = self.error or PeerDown(describe(error))
+        except TheatreError as error:
+            reason = self.error or error
+            if isinstance(error, ProtocolError):
+                self._last_words()
+        finally:
+            writer.kill()
+            self.close(PeerDown("this host ends the connection"))
+        self.error = reason
+        return reason
+
+    def _read(self) -> list[Event]:
+        data = self.sock.recv(_READ)
+        if not data:
+            return self._connection.receive_eof(self._clock.monotonic())
+        self._counters.bytes_in += len(data)
+        return self._connection.receive_data(data, self._clock.monotonic())
+
+    def _dispatch(self, events: list[Event], owner: Inlet | Link, handler: Handler) -> None:
+        counters = self._counters
+        for event in events:
+            if type(event) is Received:
+                counters.batches_in += 1
+                counters.messages_in += len(event.messages) + len(event.unmade)
+                self._held_up = True
+                try:
+                    handler.received(owner, event.messages, event.unmade)
+                except Exception:  # noqa: BLE001 - the router's mistake, of which the peer knows nothing
+                    log.exception("%s: a batch of messages could not be handled", owner)
+                self._held_up = False
+            elif isinstance(event, Leaving):
+                handler.leaving(owner.host_id, event.reason)
+            elif isinstance(event, Ended):
+                self.ended = True
+                raise PeerDown("the peer closed the connection")
+            elif isinstance(event, Failed):
+                raise event.error
+
+    def hold(self, held_up: bool) -> None:
+        """Nothing is read for a while for a reason of this host's own, which does not count against the peer."""
+        self._held_up = held_up
+
+    def _tell(self) -> None:
+        """Have the writer write what the connection has to say."""
+        data = self._connection.data_to_send()
+        if data:
+            self._control.append(data)
+            self.wake.set()
+
+    def _last_words(self) -> None:
+        """Try to tell the peer why, if that does not have to wait."""
+        data = self._connection.data_to_send()
+        if data and self._writing_since is None and self.error is None:
+            with suppress(OSError):
+                self.sock.settimeout(0.0)
+                self.sock.send(data)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, outbox: Outbox) -> None:
+        """Write what is queued, for as long as the wire lives. Runs in a greenlet of its own."""
+        wake, control = self.wake, self._control
+        try:
+            while self.error is None:
+                wake.clear()
+                if control:
+                    data = b"".join(control)
+                    control.clear()
+                    self._send(data)
+                outbox._pack()
+                data = outbox._head(_JOIN)
+                if data:
+                    self._send(data, outbox)
+                    # Whoever has something to send in this iteration of the loop gets the chance to add it.
+                    let_others_run()
+                elif not control:
+                    outbox._rest()
+                    wake.wait()
+        except OSError as error:
+            # The reader finds what the peer may have said before it went, and ends; if not, `tick` sees to it.
+            self._write_error = PeerDown(describe(error))
+
+    def _send(self, data: bytes, outbox: Outbox | None = None) -> None:
+        if not data:
+            return
+        sock, counters, monotonic = self.sock, self._counters, self._clock.monotonic
+        total, done = len(data), 0
+        view = memoryview(data)
+        while done < total:
+            self._writing_since = monotonic()
+            end = min(total, done + _TLS_SLICE) if self.encrypted else total
+            sent = sock.send(view[done:end])
+            done += sent
+            counters.bytes_out += sent
+            if outbox is not None:
+                outbox._wrote(sent)
+        self._writing_since = None
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float, *, late: bool) -> None:
+        """See to what is due.
+
+        Args:
+            now: Monotonic seconds.
+            late: This host has not looked for a while: what waited for it meanwhile is no fault of the peer's.
+        """
+        if self.error is not None:
+            return
+        since = self._writing_since
+        if since is not None:
+            if late:
+                self._writing_since = now
+            elif now - since >= self._limits.write:
+                text = f"no byte could be written for {self._limits.write:g} s: the peer does not read"
+                self.close(self._write_error or PeerSilent(text))
+                return
+        connection = self._connection
+        if self._held_up and connection.state is OPEN:
+            if now - self._signed >= self._limits.ping:  # its pings stay unread, and it must not give us up
+                self._signed = now
+                self._control.append(codec.encode_frame(codec.PONG, None))
+                self.wake.set()
+            return
+        if now < connection.next_deadline():
+            return
+        for event in connection.check(now):
+            if isinstance(event, Failed):
+                self.close(event.error)
+                return
+        self._tell()
