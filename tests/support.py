@@ -58,9 +58,10 @@ def run_in_steps(clock: VirtualClock, function: Callable[[], T], step: float = 0
 
 
 def assert_balanced(metrics: Metrics) -> None:
-    """Invariant 4 at this moment: sent = processed + dead-lettered + still queued."""
+    """Invariant 4 at this moment: sent = processed + dead-lettered + still queued + given to other hosts."""
     counts = metrics.snapshot()
-    accounted = counts["messages_received"] + counts["messages_dead_lettered"] + counts["messages_queued"]
+    words = ("received", "dead_lettered", "queued", "forwarded")
+    accounted = sum(counts[f"messages_{word}"] for word in words)
     assert counts["messages_sent"] == accounted, counts
     assert counts["actors_active"] == counts["activations_total"] - counts["activations_ended"], counts
     assert min(counts.values()) >= 0, counts

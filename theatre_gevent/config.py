@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from .errors import InvalidOption
 from .messages import DeadLetter
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from .clock import Clock
 
 MAX_TIMEOUT = 1e9
@@ -50,6 +52,13 @@ class HostOptions:
         safety_margin: Freeze when the lease has less left than this.
         max_renewal_failures: Freeze after so many failed renewals in a row.
         schedule_recovery_interval: How often overdue schedules of dead hosts are looked for.
+        listen: Address for other hosts, `host:port`, port 0 for a free one; None for a host by itself.
+        advertise: Address that others are told instead, behind a proxy for instance.
+        peers: The other hosts of the cluster: ids and addresses, the same on every host. `Host.set_peers` changes it.
+        secret: What all hosts of the cluster know; a peer that does not is refused.
+        server_tls: `ssl.SSLContext` for accepted connections; one that requires certificates makes it mutual.
+        client_tls: `ssl.SSLContext` for connections to peers.
+        serialize_local: Copy messages between actors of this host as the network would, to find mistakes in tests.
     """
 
     idle_timeout: float = _seconds(15.0)
@@ -67,6 +76,13 @@ class HostOptions:
     safety_margin: float = _seconds(3.0, zero=True)
     max_renewal_failures: int = _count(2)
     schedule_recovery_interval: float = _seconds(10.0)
+    listen: str | None = None
+    advertise: str | None = None
+    peers: Mapping[str, str] | None = None
+    secret: str | bytes | None = field(default=None, repr=False)
+    server_tls: SSLContext | None = field(default=None, repr=False)
+    client_tls: SSLContext | None = field(default=None, repr=False)
+    serialize_local: bool = False
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -82,9 +98,30 @@ class HostOptions:
             )
         if self.dead_letter_handler is not None and not callable(self.dead_letter_handler):
             raise InvalidOption(f"dead_letter_handler must be callable or None, got {self.dead_letter_handler!r}")
-        if not isinstance(self.panic_recovery, bool):
-            raise InvalidOption(f"panic_recovery must be True or False, got {self.panic_recovery!r}")
+        for name in ("panic_recovery", "serialize_local"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidOption(f"{name} must be True or False, got {getattr(self, name)!r}")
+        self._check_cluster()
         object.__setattr__(self, "log_level", _check_level(self.log_level))
+
+    def _check_cluster(self) -> None:
+        for name in ("listen", "advertise"):
+            if getattr(self, name) is not None:
+                check_address(getattr(self, name), name)
+        if self.peers is not None:
+            if not isinstance(self.peers, Mapping):
+                raise InvalidOption(f"peers must be a dict of host ids and addresses, got {self.peers!r}")
+            check_hosts(self.peers)
+        if self.secret is not None and (not isinstance(self.secret, (str, bytes)) or not self.secret):
+            raise InvalidOption("secret must be a non-empty string or bytes")
+        for name in ("server_tls", "client_tls"):
+            context = getattr(self, name)
+            if context is not None and not hasattr(context, "wrap_socket"):
+                raise InvalidOption(f"{name} must be an ssl.SSLContext or None, got {context!r}")
+        if self.listen is None:
+            for name in ("advertise", "peers", "secret", "server_tls", "client_tls"):
+                if getattr(self, name) is not None:
+                    raise InvalidOption(f"{name} needs listen, the address for other hosts")
 
     @classmethod
     def from_mapping(cls, options: dict[str, Any]) -> HostOptions:
@@ -158,3 +195,24 @@ def _check_level(value: object) -> int:
     if isinstance(value, str) and value.upper() in _LEVELS:
         return int(getattr(logging, value.upper()))
     raise InvalidOption(f"log_level must be a logging level or one of {', '.join(_LEVELS)}, got {value!r}")
+
+
+def check_hosts(hosts: Mapping[str, str]) -> None:
+    """Raise `InvalidOption` unless `hosts` maps host ids to addresses, each its own."""
+    seen: dict[str, str] = {}
+    for host_id, address in hosts.items():
+        if not isinstance(host_id, str) or not host_id:
+            raise InvalidOption(f"a host id must be a non-empty string, got {host_id!r}")
+        check_address(address, f"the address of host {host_id!r}")
+        if address in seen:
+            raise InvalidOption(f"hosts {seen[address]!r} and {host_id!r} have the same address {address!r}")
+        seen[address] = host_id
+
+
+def check_address(address: object, name: str) -> None:
+    """Raise `InvalidOption` unless `address` is `host:port`."""
+    if isinstance(address, str):
+        host, colon, port = address.rpartition(":")
+        if host and colon and port.isdecimal() and int(port) <= 65535:
+            return
+    raise InvalidOption(f"{name} must be 'host:port' such as '127.0.0.1:7001', got {address!r}")

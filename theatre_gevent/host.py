@@ -13,22 +13,26 @@ from greenlet import getcurrent
 
 from . import monkey
 from .clock import Clock, SystemClock
+from .cluster.membership import RingOnlyCluster
 from .config import HostOptions, check_clock, check_host_id
 from .core.closing import Closer
+from .core.copying import CopyingDispatcher
 from .core.counters import snapshot
 from .core.dispatcher import Dispatcher
 from .core.registry import Registry
 from .core.waits import get_ident
 from .core.worker import Worker
-from .errors import HostDraining, HostFrozen, HostNotRunning, TheatreError
+from .errors import HostDraining, HostFrozen, HostNotRunning, InvalidOption, TheatreError
 from .messages import Receiver, Ref
 from .metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from .cluster.transport import Transport
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -63,8 +67,11 @@ class Host:
         self.host_id = check_host_id(host_id) or f"host-{uuid.uuid4().hex[:12]}"
         self._clock = check_clock(clock) or SystemClock()
         self._registry = Registry(self.options, self._clock)
-        self._dispatcher = Dispatcher(self.options, self._clock, self._registry, self._panic)
+        kind = CopyingDispatcher if self.options.serialize_local else Dispatcher
+        self._dispatcher = kind(self.options, self._clock, self._registry, self._panic)
         self._closer = Closer(self._dispatcher)
+        self._transport: Transport | None = None
+        self._cluster: RingOnlyCluster | None = None
         self._stopper: Greenlet[..., None] | None = None
         self._cause: BaseException | None = None
         self._state = "new"
@@ -93,6 +100,7 @@ class Host:
             logger.setLevel(self.options.log_level)
         _warn_if_unpatched()
         self._dispatcher.attach()
+        self._join_cluster()
         self._registry.start(self._dispatcher)
         self._go("active")
         self._dispatcher.backpressure.open()
@@ -169,6 +177,76 @@ class Host:
 
     def __repr__(self) -> str:
         return f"<Host {self.host_id} {self._state}>"
+
+    # -- cluster -----------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str | None:
+        """Where other hosts reach this one, `host:port`; None for a host by itself or not started yet."""
+        return None if self._transport is None else self.options.advertise or self._transport.addr
+
+    def set_transport(self, transport: Transport) -> None:
+        """Use a transport made elsewhere instead of the options `listen` and so on; before `start`."""
+        self._check_not_started("transport")
+        self._transport = transport
+
+    def set_cluster(self, cluster: RingOnlyCluster) -> None:
+        """Use a cluster made elsewhere instead of the option `peers`; before `start`."""
+        self._check_not_started("cluster")
+        if cluster.host_id != self.host_id:
+            raise InvalidOption(f"the cluster is that of host {cluster.host_id!r}, this is {self.host_id!r}")
+        self._cluster = cluster
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        """Replace the other members of the cluster: host ids and addresses, the same on every host.
+
+        Raises:
+            InvalidOption: An id or address is not what it should be.
+            HostNotRunning: The host is by itself: it was started without `listen`, or not started.
+        """
+        if self._cluster is None:
+            raise HostNotRunning(f"host {self.host_id} has no cluster: start it with listen='host:port'")
+        self._cluster.set_hosts({host_id: address for host_id, address in peers.items() if host_id != self.host_id})
+
+    def ring_owner(self, ref: Ref) -> str:
+        """Return the id of the host that the ring gives `ref` to: this one without a cluster."""
+        if self._cluster is None:
+            return self.host_id
+        return self._cluster.ring.owner(ref) or self.host_id
+
+    def _check_not_started(self, what: str) -> None:
+        if self._state != "new":
+            raise HostNotRunning(f"the {what} of host {self.host_id} can't be set: it is {self._state}")
+
+    def _join_cluster(self) -> None:
+        options = self.options
+        if self._transport is None and options.listen is None:
+            return
+        from .cluster.router import ClusterRouter  # a host by itself needs no sockets: 15 ms of its start
+        from .cluster.transport import Transport
+
+        if self._transport is None:
+            assert options.listen is not None
+            epoch = self._cluster.epoch if self._cluster is not None else int(self._clock.time() * 1_000_000)
+            self._transport = Transport(
+                self.host_id,
+                options.listen,
+                epoch=epoch,
+                advertise=options.advertise,
+                secret=options.secret,
+                server_tls=options.server_tls,
+                client_tls=options.client_tls,
+                clock=self._clock,
+            )
+        if self._cluster is None:
+            self._cluster = RingOnlyCluster(self.host_id, options.advertise or "", self._transport.identity.epoch)
+        router = ClusterRouter(self._dispatcher, self._cluster, self._transport, options.placement_ttl)
+        self._dispatcher.router = router
+        self._transport.start(router)
+        if options.peers is not None:
+            self.set_peers(options.peers)
+        else:
+            self._cluster.set_hosts({h: a for h, a in self._cluster.hosts.items() if h != self.host_id})
 
     # -- actors ------------------------------------------------------------------------------------------------
 
@@ -277,6 +355,8 @@ class Host:
         self._go("stopped")
         closer.force(self._refusal())
         closer.finish()
+        if self._transport is not None:
+            self._transport.stop(timeout=1.0)
         self._dispatcher.backpressure.close(self._refusal(), actors_allowed=False)
 
     def _panic(self, error: BaseException) -> None:

@@ -21,11 +21,16 @@ METRICS: dict[str, str] = {
     "receiver_errors": "exceptions raised by receivers",
     "inbox_full": "messages refused because an inbox stayed full",
     "senders_waiting": "senders that wait at a full inbox now",
+    "messages_forwarded": "messages that this host's senders gave to other hosts, on their way or taken there",
+    "messages_arrived": "messages accepted from other hosts",
+    "messages_returned": "messages that came back from hosts that did not take them",
+    "peers_up": "other hosts that can be reached now",
+    "placements_cached": "refs whose host is remembered",
 }
 """Name and meaning of every counter and gauge in a snapshot.
 
-At every moment `messages_sent == messages_received + messages_dead_lettered + messages_queued`, where the four are
-counted independently of each other.
+At every moment `messages_sent == messages_received + messages_dead_lettered + messages_queued + messages_forwarded`,
+each counted by itself.
 """
 
 

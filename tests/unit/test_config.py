@@ -34,6 +34,13 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "safety_margin": 3.0,
         "max_renewal_failures": 2,
         "schedule_recovery_interval": 10.0,
+        "listen": None,
+        "advertise": None,
+        "peers": None,
+        "secret": None,
+        "server_tls": None,
+        "client_tls": None,
+        "serialize_local": False,
     }
     assert Host().options == HostOptions()
 

@@ -62,6 +62,11 @@ def test_each_counter_counts_what_it_says(host: Host, clock: VirtualClock) -> No
         "receiver_errors": 1,
         "inbox_full": 0,
         "senders_waiting": 0,
+        "messages_forwarded": 0,
+        "messages_arrived": 0,
+        "messages_returned": 0,
+        "peers_up": 0,
+        "placements_cached": 0,
     }
     kept[2].reply("done")
     waiting.get()

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from greenlet import getcurrent
 
-from ..errors import InboxFull, RequestTimeout, TheatreError
+from ..errors import HostNotRunning, InboxFull, RequestTimeout, TheatreError
 from .context import Failure, Request
 from .inbox import CLOSED
+from .remote import Asker, Parked
 from .requests import Pending
 from .worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..messages import Ref
     from .activation import Activation
     from .context import Context
@@ -60,6 +63,10 @@ class Backpressure:
         for pending in waiting or ():
             self._dispatcher.complete(pending, Failure(self._fresh_refusal()))
 
+    def refusal(self) -> TheatreError | None:
+        """Return why the host takes no messages, None if it does."""
+        return None if self._refusal is None else self._refusal.copy()
+
     def check_running(self, ref: Ref) -> None:
         """Raise if the host refuses work."""
         if self._refusal is not None and not (self._actors_allowed and self._from_actor()):
@@ -98,7 +105,7 @@ class Backpressure:
         """
         from_actor = self._from_actor()
         if self._refusal is not None:
-            if not from_actor:
+            if not from_actor and not self._goes_elsewhere(ref):
                 raise self._fresh_refusal(ref)
             if self._actors_allowed:
                 return True
@@ -114,6 +121,23 @@ class Backpressure:
                 self._dispatcher.registry.type_of(ref)  # who can't send anyway is told at once
                 self._wait_for_room(ref, deadline)
         return True
+
+    def make_room(self, ref: Ref, patience: float) -> TheatreError | None:
+        """Wait for room for a message from another host, at most `patience` seconds; returns why there is none."""
+        if self._refusal is None:
+            self._set_limit()
+            if self._dispatcher.accepted < self._dispatcher.accept_limit:
+                return None
+            try:
+                self._wait_for_room(ref, self._dispatcher.monotonic() + patience)
+            except (InboxFull, HostNotRunning) as error:
+                return error.copy()
+            return None
+        return self._refusal.copy()
+
+    def _goes_elsewhere(self, ref: Ref) -> bool:
+        router = self._dispatcher.router
+        return router is not None and ref not in self._dispatcher.actors and router.is_elsewhere(ref)
 
     def _patience(self, deadline: float | None) -> float:
         """Return how long to wait: the request timeout, or what is left until a request's own deadline."""
@@ -191,8 +215,7 @@ class Backpressure:
             raise InboxFull(f"the inbox of {activation.ref} is full ({dispatcher.inbox_size} messages), and {who}")
         timeout = self._patience(ctx.deadline if type(ctx) is Request else None)
         pending = Pending(me, dispatcher.monotonic() + timeout)
-        entry = (ctx, pending)
-        self.lines.setdefault(activation, deque()).append(entry)
+        self.lines.setdefault(activation, deque()).append((ctx, pending))
         self._in_line += 1
         self.grant()  # whoever waits here leaves the room that it was given to the next
         try:
@@ -200,13 +223,8 @@ class Backpressure:
         except BaseException as error:
             if pending.result is not True and type(ctx) is Request:
                 ctx.result = Failure(None)  # it was never accepted
-            # A successor may have taken the line over meanwhile: the context knows where it stands.
+            self._leave(ctx, pending)
             current = ctx._activation
-            line = self.lines.get(current)
-            if line is not None and entry in line:
-                line.remove(entry)
-                if not line:
-                    del self.lines[current]
             if type(error) is RequestTimeout:
                 self.inbox_full += 1
                 raise InboxFull(
@@ -216,6 +234,43 @@ class Backpressure:
             raise
         finally:
             self._in_line -= 1
+
+    def park(self, activation: Activation, ctx: Context, outcome: Callable[[Context, InboxFull | None], None]) -> None:
+        """Put a message from another host in line, without waiting; `outcome` is told what became of it.
+
+        As many may be in line as the host may hold messages; more are refused at once.
+        """
+        dispatcher = self._dispatcher
+        if self._in_line >= self._size:
+            self.inbox_full += 1
+            outcome(ctx, InboxFull(f"message to {ctx._activation.ref} refused: too many are in line at full inboxes"))
+            return
+        deadline = dispatcher.monotonic() + self._patience(ctx.deadline if type(ctx) is Request else None)
+        pending = Pending(Parked(ctx, outcome), deadline)
+        self.lines.setdefault(activation, deque()).append((ctx, pending))
+        self._in_line += 1
+        dispatcher.watch(pending)
+
+    def unpark(self, ctx: Context, pending: Pending, outcome: Callable[[Context, InboxFull | None], None]) -> None:
+        """A message from another host has left its line."""
+        self._in_line -= 1
+        self._dispatcher.deadlines.discard(pending)
+        if pending.result is True:
+            outcome(ctx, None)
+            return
+        self._leave(ctx, pending)
+        self.inbox_full += 1
+        ref = ctx._activation.ref
+        outcome(ctx, InboxFull(f"the inbox of {ref} stayed full (actor_inbox_size={self._dispatcher.inbox_size})"))
+
+    def _leave(self, ctx: Context, pending: Pending) -> None:
+        # A successor may have taken the line over meanwhile: the context knows where it stands.
+        activation = ctx._activation
+        line = self.lines.get(activation)
+        if line is not None and (ctx, pending) in line:
+            line.remove((ctx, pending))
+            if not line:
+                del self.lines[activation]
 
     def refill(self, activation: Activation) -> None:
         """Move messages from the line into the inbox while it has room."""
@@ -228,7 +283,7 @@ class Backpressure:
             if not pending.done:
                 inbox.append(ctx)
                 dispatcher.accepted += 1
-                if type(ctx) is Request:
+                if type(ctx) is Request and not isinstance(ctx.greenlet, Asker):
                     dispatcher.requests_queued += 1
                 dispatcher.complete(pending, True)
         if not line:

@@ -13,8 +13,6 @@ from .activation import STOPPED
 from .inbox import NEVER
 
 if TYPE_CHECKING:
-    from greenlet import greenlet
-
     from .activation import Activation
 
 
@@ -123,7 +121,7 @@ class Request(Context, eq=False):
     wrong waiter.
 
     Attributes:
-        greenlet: Who waits, None once it has gone on.
+        greenlet: Who waits: a greenlet or an `Asker`; None once it has gone on.
         deadline: When it gives up, in the clock's monotonic seconds.
         parent: The context whose handler makes this request, None when it comes from outside.
         in_hand: True while it is handed over directly and the hub has not run since: its worker switches straight
@@ -133,7 +131,7 @@ class Request(Context, eq=False):
         bucket: Where `Deadlines` keeps it.
     """
 
-    greenlet: greenlet | None
+    greenlet: Any
     deadline: float
     parent: Context | None = None
     in_hand: bool = False

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
+CLUSTER_ZEROS = dict.fromkeys(
+    ("messages_forwarded", "messages_arrived", "messages_returned", "peers_up", "placements_cached"), 0
+)
+
 
 def open_requests(dispatcher: Dispatcher) -> int:
     """Return how many requests wait for their reply."""
@@ -21,13 +25,14 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, int]:
     at_work = {id(a): a for a in dispatcher.ready}
     at_work.update((id(w.activation), w.activation) for w in dispatcher.workers if w.activation is not None)
     # A request that is handed over is accepted and handled in one step, with no inbox between to lose it in.
+    router = dispatcher.router
     lifecycle, backpressure = dispatcher.lifecycle, dispatcher.backpressure
     return {
-        "messages_sent": dispatcher.accepted + dispatcher.handed_over,
+        "messages_sent": dispatcher.accepted + dispatcher.handed_over + (router.taken if router else 0),
         "messages_received": dispatcher.received + dispatcher.handed_over,
-        "messages_dead_lettered": dispatcher.dead_lettered,
+        "messages_dead_lettered": dispatcher.dead_lettered + (router.dropped if router else 0),
         "messages_queued": sum(len(a.queue() or ()) for a in at_work.values()),
-        "requests_total": dispatcher.requests_queued + dispatcher.handed_over,
+        "requests_total": dispatcher.requests_queued + dispatcher.handed_over + (router.requests if router else 0),
         "requests_timed_out": dispatcher.requests_timed_out,
         "requests_abandoned": dispatcher.requests_abandoned,
         "requests_pending": open_requests(dispatcher),
@@ -39,4 +44,5 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, int]:
         "receiver_errors": lifecycle.receiver_errors,
         "inbox_full": backpressure.inbox_full,
         "senders_waiting": backpressure.waiting(),
+        **(CLUSTER_ZEROS if router is None else router.counters()),
     }

@@ -18,12 +18,13 @@ from greenlet import getcurrent
 from greenlet import greenlet as raw_greenlet
 
 from ..config import MAX_TIMEOUT, check_timeout
-from ..errors import CallCycle, HostDraining, RequestTimeout, TheatreError
+from ..errors import CallCycle, HostDraining, NoOwner, RequestTimeout, TheatreError
 from .activation import ACTIVE, LEAVING, Activation
 from .backpressure import Backpressure
 from .context import OPEN, Context, Failure, Request
 from .inbox import CLOSED, MAX_TURNS, NEVER, TIME_BUDGET
 from .lifecycle import Lifecycle
+from .remote import Asker, Router
 from .requests import Pending, call_chain
 from .waits import Waits, get_ident
 from .worker import Worker
@@ -90,6 +91,7 @@ class Dispatcher(Waits):
         "registry",
         "request_timeout",
         "requests_queued",
+        "router",
         "turns_left",
         "workers",
         "yield_at",
@@ -130,6 +132,7 @@ class Dispatcher(Waits):
         self.received = 0
         self.dead_lettered = 0
         self.requests_queued = 0
+        self.router: Router | None = None
         self.lifecycle = Lifecycle(self, on_panic)
         self.backpressure = Backpressure(self)
         self.at_rest: Pending | None = None
@@ -152,6 +155,8 @@ class Dispatcher(Waits):
         try:
             activation = self.actors[ref]
         except (KeyError, TypeError):
+            if self.router is not None and self.router.send(ref, body, _sender):
+                return
             activation = self.registry.activate(ref)
         inbox: Any = activation.inbox
         if inbox is None:
@@ -202,6 +207,10 @@ class Dispatcher(Waits):
         except (KeyError, TypeError):
             if not self.backpressure.is_open():
                 self._admit(ref, body, sender, deadline)
+            if self.router is not None:
+                elsewhere = Request(None, body, sender, me, deadline, parent)  # type: ignore[arg-type]
+                if self.router.ask(ref, elsewhere):
+                    return self._await(elsewhere, timeout)
             activation = self.registry.activate(ref)
         if now >= self.hand_until or activation.worker is not None or not self.parked:
             return self._queue(Request(activation, body, sender, me, deadline, parent), timeout)
@@ -276,6 +285,43 @@ class Dispatcher(Waits):
             raise self.failure(request, timeout)
         return result
 
+    def _await(self, request: Request, timeout: float) -> Any:
+        """Wait for a reply from another host."""
+        assert self.router is not None
+        self.watch(request)
+        try:
+            while request.result is OPEN:
+                self.hub.switch()
+        except BaseException:
+            self.abandon(request)
+            raise
+        finally:
+            self.router.forget(request)
+        request.greenlet = None
+        self.deadlines.discard(request)
+        if type(request.result) is Failure:
+            raise self.failure(request, timeout)
+        return request.result
+
+    def deliver(self, activation: Activation, ctx: Context) -> bool:
+        """Accept a message from another host, without waiting; tells whether the inbox had room."""
+        inbox: Any = activation.inbox
+        if inbox is None:
+            activation.inbox = ctx
+            if activation.worker is None:
+                self.ready.append(activation)
+                if not self.armed:
+                    self.arm()
+        else:
+            if type(inbox) is not deque:
+                inbox = self.wake(activation)
+            lines = self.backpressure.lines
+            if len(inbox) >= self.inbox_size or (lines and activation in lines):
+                return False
+            inbox.append(ctx)
+        self.accepted += 1
+        return True
+
     def _admit(self, ref: Ref, body: object, sender: Ref | None, deadline: float) -> None:
         if not self.backpressure.admit(ref, body, sender, deadline):
             raise HostDraining(f"{ref} can't answer: the host is shutting its actors down")
@@ -286,6 +332,8 @@ class Dispatcher(Waits):
             self.threads.call(self.spawn, (ref,), self.request_timeout + 1.0)
             return
         self.backpressure.check_running(ref)
+        if self.router is not None and ref not in self.actors and self.router.is_elsewhere(ref):
+            raise NoOwner(f"{ref} belongs to another host and can't be activated here")
         activation = self.registry.activate(ref)
         if activation.state == LEAVING:
             activation.state = ACTIVE
@@ -340,8 +388,12 @@ class Dispatcher(Waits):
                     self.settle()
                 if resumes:
                     pending = resumes.popleft()
-                    if pending.greenlet is not None:
-                        raw_switch(pending.greenlet)
+                    waiting: Any = pending.greenlet
+                    if isinstance(waiting, Asker):
+                        pending.greenlet = None
+                        waiting.deliver(pending)
+                    elif waiting is not None:
+                        raw_switch(waiting)
                 elif ready:
                     activation = ready.popleft()
                     if activation.inbox is None or activation.worker is not None:

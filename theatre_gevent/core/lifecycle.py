@@ -181,6 +181,11 @@ class Lifecycle:
         dispatcher.dead_lettered += 1
         dispatcher.headroom += 1
         dispatcher.accept_limit += 1
+        self.report(ref, body, sender, reason, error)
+
+    def report(self, ref: Ref, body: Any, sender: Ref | None, reason: str, error: BaseException | None) -> None:
+        """Give a dead letter to who wants to see it."""
+        dispatcher = self._dispatcher
         handler = dispatcher.options.dead_letter_handler
         if handler is None:
             log.info("dead letter for %s: %s", ref, reason, extra={"ref": str(ref)})

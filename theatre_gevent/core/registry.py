@@ -57,12 +57,20 @@ class Registry:
             InvalidRef: `ref` is not a Ref.
             UnregisteredActorType: Its type is not registered.
         """
-        if not isinstance(ref, Ref):
-            raise InvalidRef(f"an actor is addressed by a Ref('type', 'id'), got {ref!r}")
-        actor_type = self.types.get(ref.type)
+        actor_type = self.types.get(self.check(ref).type)
         if actor_type is None:
             raise UnregisteredActorType(ref.type, self.types)
         return actor_type
+
+    def check(self, ref: Ref) -> Ref:
+        """Return what was given if it is a Ref.
+
+        Raises:
+            InvalidRef: It is not.
+        """
+        if not isinstance(ref, Ref):
+            raise InvalidRef(f"an actor is addressed by a Ref('type', 'id'), got {ref!r}")
+        return ref
 
     def activate(self, ref: Ref) -> Activation:
         """Return the activation of `ref`, a new one if there is none: the slow path of a lookup.

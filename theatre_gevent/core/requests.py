@@ -9,11 +9,10 @@ import msgspec
 from ..messages import Initialize, Ref, Shutdown
 from .context import OPEN, Context, Request
 from .inbox import NEVER
+from .remote import RemoteAsker
 
 if TYPE_CHECKING:
     from typing import TypeAlias
-
-    from greenlet import greenlet
 
     from .activation import Activation
 
@@ -24,7 +23,7 @@ class Pending(msgspec.Struct, eq=False):
     The fields are those of `Request`, which see.
     """
 
-    greenlet: greenlet | None
+    greenlet: Any
     deadline: float
     parent: Context | None = None
     result: Any = OPEN
@@ -55,8 +54,26 @@ def call_chain(ctx: Context | None, target: Ref) -> list[Ref] | None:
         asked = asked_by(asking, activation)
         if asked is None or asked.done:
             return None
+        asker: Any = asked.greenlet
+        if isinstance(asker, RemoteAsker) and target in asker.chain:
+            return [*asker.chain[asker.chain.index(target) :], *_refs(ctx, asking), target]
         asking = asked.parent
     return None
+
+
+def waiting_refs(ctx: Context | None) -> list[Ref]:
+    """Return the refs whose handlers wait for what the handler of `ctx` asks, the first asker first."""
+    refs: list[Ref] = []
+    while ctx is not None:
+        refs.append(ctx._activation.ref)
+        asked = asked_by(ctx, ctx._activation)
+        if asked is None or asked.done:
+            break
+        asker: Any = asked.greenlet
+        if isinstance(asker, RemoteAsker):
+            refs.extend(reversed(asker.chain))
+        ctx = asked.parent
+    return refs[::-1]
 
 
 def _refs(ctx: Context | None, last: Context) -> list[Ref]:

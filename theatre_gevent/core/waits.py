@@ -13,6 +13,7 @@ from ..errors import RequestTimeout, TheatreError
 from ..logic.deadlines import Deadlines
 from .context import OPEN, Failure, Request
 from .inbox import NEVER
+from .remote import Asker
 from .threads import ThreadBridge
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ class Waits:
         if waiter.result is not OPEN:
             self.replies_late += 1
             return False
+        asker: Any = waiter.greenlet
+        if isinstance(asker, Asker) and type(result) is not Failure:
+            result = asker.pack(result)
         waiter.result = result
         if not waiter.in_hand:  # else its worker, or the armed callback, switches back
             self.resume(waiter)

@@ -116,7 +116,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                 back, self.back = self.back, None
                 if back.in_hand and back.result is not OPEN:
                     parked.append(self)
-                    work = raw_switch(back.greenlet)  # type: ignore[arg-type]
+                    work = raw_switch(back.greenlet)
                     continue
             now = monotonic()
             dispatcher.turns_left -= 1
@@ -189,7 +189,12 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
         if dispatcher.backpressure.room is not None:
             dispatcher.backpressure.grant(1)
-        self.release(activation)
+        if inbox or activation.worker is not self or activation.inbox is not inbox:
+            self.release(activation)
+        else:  # the common case of `release`, without the call
+            activation.worker = activation.inbox = None
+            if len(dispatcher.inboxes) < MAX_POOLED:
+                dispatcher.inboxes.append(inbox)  # type: ignore[arg-type]
 
     def _over(self, activation: Activation, handled: int) -> None:
         """Bring the accounts up to date at the early end of a turn, and let senders go on that waited for room."""

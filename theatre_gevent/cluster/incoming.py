@@ -1,0 +1,164 @@
+"""What other hosts send to this one: messages for its actors, and the replies that go back."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..core.context import Context, Failure, Request
+from ..core.remote import RemoteAsker
+from ..errors import HostNotRunning, InboxFull, NoOwner, TheatreError, UnregisteredActorType
+from ..logic import envelopes
+from ..logic.bodies import load_body, pack_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..core.activation import Activation
+    from ..core.dispatcher import Dispatcher
+    from ..core.requests import Waiter
+    from ..messages import Ref
+    from .inlet import Inlet
+    from .router import ClusterRouter
+
+log = logging.getLogger("theatre_gevent.cluster")
+
+_PATIENCE = 2.0
+"""Seconds for which a reader waits for room in the host; the peer gives a connection up that takes nothing for 5."""
+
+_NO_CHAIN: list[Ref] = []
+
+
+def unpack(packed: Any) -> Any:
+    """Return the body that `pack_body` made `packed` of."""
+    return load_body(msgspec.msgpack.encode(packed))
+
+
+class ReplyTo(RemoteAsker):
+    """The asker of a request that came over an inlet; the reply goes back the same way."""
+
+    __slots__ = ("_inlet", "_seq")
+
+    def __init__(self, inlet: Inlet, seq: int, chain: list[Ref]) -> None:
+        self._inlet = inlet
+        self._seq = seq
+        self.chain = chain
+
+    def pack(self, result: Any) -> Any:
+        """Pack the reply's body, in the call of `ctx.reply`."""
+        return pack_body(result)
+
+    def deliver(self, waiter: Waiter) -> None:
+        """Send the reply, or what went wrong."""
+        inlet, result = self._inlet, waiter.result
+        epoch = inlet.peer.epoch
+        if type(result) is not Failure:
+            inlet.send(envelopes.Reply(self._seq, epoch, result))
+            return
+        error: BaseException = result.error or NoOwner("the request was given up")
+        if isinstance(error, HostNotRunning):
+            # It was taken, and its handler may have begun: the asker must not send it again by itself.
+            error = NoOwner(f"the host gave the request up before it was answered: {error}")
+        inlet.send(envelopes.failure_of(self._seq, epoch, error))
+
+
+class Incoming:
+    """Delivers what arrives, without ever waiting for one actor: its messages stand in line at the full inbox.
+
+    For room in the host it does wait, and so its reader stops: the peer's queue fills up and its senders wait. Replies
+    to this host's own requests come over other connections and are not held up.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, router: ClusterRouter) -> None:
+        self._dispatcher = dispatcher
+        self._router = router
+        self.arrived = 0
+
+    def received(self, inlet: Inlet, messages: Sequence[Any], unmade: Sequence[Any]) -> None:
+        """Deliver a batch; in the greenlet that reads the inlet."""
+        dispatcher = self._dispatcher
+        actors, deliver, monotonic = dispatcher.actors, dispatcher.deliver, dispatcher.monotonic
+        patience = _PATIENCE
+        for message in messages:
+            kind = type(message)
+            if kind is not envelopes.Send and kind is not envelopes.Request:
+                log.warning("host %s sent a %s where only requests belong", inlet.peer.host_id, kind.__name__)
+                continue
+            if dispatcher.accepted >= dispatcher.accept_limit:
+                refusal = dispatcher.backpressure.make_room(message.ref, patience)
+                if refusal is not None:
+                    patience = 0.0  # the rest of the batch has waited as well
+                    self._refuse(inlet, message, refusal)
+                    continue
+            activation = actors.get(message.ref)
+            if activation is None:
+                activation = self._activate(inlet, message)
+                if activation is None:
+                    continue
+            ctx: Context
+            if kind is envelopes.Send:
+                ctx = Context(activation, message.body, message.sender)
+            else:
+                headers = message.headers
+                chain = _NO_CHAIN if headers is None or headers.chain is None else headers.chain
+                asker = ReplyTo(inlet, message.seq, chain)
+                ctx = Request(activation, message.body, message.sender, asker, monotonic() + message.timeout)
+            if deliver(activation, ctx):
+                self.arrived += 1
+            else:
+                dispatcher.backpressure.park(activation, ctx, self._outcome(inlet, message))
+        for message, reason in unmade:
+            self._unmade(inlet, message, reason)
+
+    def _activate(self, inlet: Inlet, message: Any) -> Activation | None:
+        ref = message.ref
+        registry = self._dispatcher.registry
+        try:
+            registry.type_of(ref)
+        except UnregisteredActorType as error:
+            self._refuse(inlet, message, error)
+            return None
+        if self._router.is_elsewhere(ref):
+            me = self._router.host_id
+            self._refuse(inlet, message, envelopes.NotHere(f"{ref} does not belong to host {me!r}"))
+            return None
+        return registry.activate(ref)
+
+    def _refuse(self, inlet: Inlet, message: Any, error: TheatreError) -> None:
+        """Give back a message that was not accepted."""
+        if type(message) is envelopes.Request:
+            inlet.send(envelopes.failure_of(message.seq, inlet.peer.epoch, error))
+            return
+        code = envelopes.failure_of(0, 0, error).code
+        body = pack_body(message.body)
+        inlet.send(envelopes.Returned(message.ref, body, code, str(error), message.sender, message.headers))
+
+    def _outcome(self, inlet: Inlet, message: Any) -> Any:
+        def outcome(ctx: Context, error: InboxFull | None) -> None:
+            if error is None:
+                self.arrived += 1
+            else:
+                if type(ctx) is Request:
+                    ctx.greenlet = None
+                self._refuse(inlet, message, error)
+
+        return outcome
+
+    def keep(self, message: envelopes.Returned, error: BaseException) -> None:
+        """A message that was refused and can't go back is this host's dead letter."""
+        self.arrived += 1
+        self._dispatcher.accepted += 1
+        body = unpack(message.body)
+        self._dispatcher.lifecycle.dead_letter(message.ref, body, message.sender, message.text, error)
+
+    def _unmade(self, inlet: Inlet, message: Any, reason: str) -> None:
+        """A body that can't be made here: the asker is told, a plain message becomes a dead letter."""
+        if type(message) is envelopes.Request:
+            inlet.send(envelopes.Failure(message.seq, inlet.peer.epoch, envelopes.BAD_BODY, "BadBody", reason))
+        elif type(message) is envelopes.Send:
+            self.arrived += 1
+            self._dispatcher.accepted += 1
+            reason = f"its body, sent by host {inlet.peer.host_id}, can't be made here: {reason}"
+            self._dispatcher.lifecycle.dead_letter(message.ref, None, message.sender, reason, None)

@@ -1,0 +1,338 @@
+"""The way to actors on other hosts, and what comes back from there."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ..core.context import OPEN, Context, Failure, Request
+from ..core.remote import Asked
+from ..core.requests import waiting_refs
+from ..errors import NoOwner, RemoteActorError, TheatreError
+from ..logic import envelopes
+from ..logic.bodies import pack_body
+from ..logic.routing import RETRIED, Forward, NoRoute, PlacementCache, Retry, decide, decide_retry
+from .incoming import Incoming, unpack
+from .inlet import Inlet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..core.dispatcher import Dispatcher
+    from ..logic.handshake import Identity
+    from ..messages import Ref
+    from .link import Link
+    from .membership import RingOnlyCluster
+    from .transport import Transport
+
+log = logging.getLogger("theatre_gevent.cluster")
+
+_NOT_TAKEN = RETRIED | {envelopes.INBOX_FULL, envelopes.UNREGISTERED, envelopes.BAD_BODY}
+"""Codes of hosts that did not accept a request."""
+
+
+class ClusterRouter:
+    """Routes by the ring, remembers placements, and retries what comes back.
+
+    Args:
+        dispatcher: Delivers what belongs here.
+        cluster: Who the members are.
+        transport: Links to them.
+        placement_ttl: Seconds for which a placement is remembered.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, cluster: RingOnlyCluster, transport: Transport, placement_ttl: float
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._cluster = cluster
+        self._transport = transport
+        self._places = PlacementCache(placement_ttl, 1 << 18)
+        self._incoming = Incoming(dispatcher, self)
+        self._pending: dict[int, Request] = {}
+        self._seq = 0
+        self.host_id = cluster.host_id
+        self.taken = 0
+        self.forwarded = 0
+        self.requests = 0
+        self.dropped = 0
+        self.returned = 0
+        cluster.on_change(self._members_changed)
+
+    def counters(self) -> dict[str, int]:
+        """Return what `METRICS` calls the cluster's counters."""
+        return {
+            "messages_forwarded": self.forwarded,
+            "messages_arrived": self._incoming.arrived,
+            "messages_returned": self.returned,
+            "peers_up": sum(link.is_up for link in self._transport.links()),
+            "placements_cached": len(self._places),
+        }
+
+    def _members_changed(self) -> None:
+        self._places.clear()
+        self._transport.set_peers({h: a for h, a in self._cluster.hosts.items() if h != self.host_id})
+
+    # -- where to ----------------------------------------------------------------------------------------------
+
+    def is_elsewhere(self, ref: Ref) -> bool:
+        """Tell whether an actor that is not active here belongs to another host."""
+        owner = self._cluster.ring.owner(ref)
+        return owner is not None and owner != self.host_id
+
+    def _link_to(self, ref: Ref, avoid: str | None = None) -> Link | None:
+        """Return the way to an actor that is not active here, None if it belongs here.
+
+        Raises:
+            NoOwner: Nobody can take it.
+        """
+        now = self._dispatcher.now
+        cached = self._places.get(ref, now)
+        if cached is None or cached == avoid:
+            hosts = self._cluster.hosts
+            chosen = self._cluster.ring.owner(ref)
+            decision = decide(
+                self.host_id, active=False, cached=None, owner=None, chosen=chosen, live=hosts, avoid=avoid
+            )
+            if isinstance(decision, NoRoute):
+                raise NoOwner(f"{ref} has no owner: {decision.reason}")
+            if not isinstance(decision, Forward):
+                return None
+            cached = decision.host_id
+            self._places.put(ref, cached, now)
+        link = self._transport.link(cached)
+        if link is None:
+            self._places.evict(ref)
+            raise NoOwner(f"{ref} belongs to host {cached!r}, which this host has no address of")
+        return link
+
+    # -- out ---------------------------------------------------------------------------------------------------
+
+    def send(self, ref: Ref, body: object, sender: Ref | None) -> bool:
+        """Take a message for an actor elsewhere; False if it belongs here. Waits while its way is full."""
+        link = self._link_to(self._dispatcher.registry.check(ref))
+        if link is None:
+            return False
+        packed = pack_body(body)
+        if link.full:
+            link.wait_for_room(self._dispatcher.request_timeout)
+        link.send(envelopes.Send(ref, packed, sender))
+        self.taken += 1
+        self.forwarded += 1
+        return True
+
+    def ask(self, ref: Ref, request: Request) -> bool:
+        """Take a request likewise; the reply completes it."""
+        link = self._link_to(self._dispatcher.registry.check(ref))
+        if link is None:
+            return False
+        dispatcher = self._dispatcher
+        packed = pack_body(request.message)
+        chain = waiting_refs(request.parent)
+        self._seq = seq = self._seq + 1
+        asked: Any = Asked(ref, seq, packed, chain or None)
+        request._activation = asked
+        if link.full:
+            link.wait_for_room(min(dispatcher.request_timeout, request.deadline - dispatcher.monotonic()))
+        self._pending[seq] = request
+        self.taken += 1
+        self.requests += 1
+        self._ask(link, asked, request)
+        return True
+
+    def _ask(self, link: Link, asked: Asked, request: Request) -> None:
+        asked.host_id = link.host_id
+        left = request.deadline - self._dispatcher.monotonic()
+        headers = None
+        if asked.chain is not None or asked.attempt:
+            headers = envelopes.Headers(attempt=asked.attempt, chain=asked.chain)
+        self.forwarded += 1
+        link.send(envelopes.Request(asked.ref, asked.body, asked.seq, max(0.0, left), request.sender, headers))
+
+    def forget(self, request: Request) -> None:
+        """The requester goes on: a reply that comes later is late."""
+        asked: Any = request._activation
+        if type(asked) is Asked:
+            self._pending.pop(asked.seq, None)
+
+    # -- back --------------------------------------------------------------------------------------------------
+
+    def received(self, source: Inlet | Link, messages: Sequence[Any], unmade: Sequence[Any]) -> None:
+        """Take a batch from a connection, in the greenlet that reads it."""
+        if isinstance(source, Inlet):
+            self._incoming.received(source, messages, unmade)
+            return
+        epoch = self._cluster.epoch
+        for message in messages:
+            kind = type(message)
+            if kind is envelopes.Returned:
+                self._came_back(source.host_id, message)
+            elif kind is not envelopes.Reply and kind is not envelopes.Failure:
+                log.warning("host %s sent a %s where only replies belong", source.host_id, kind.__name__)
+            elif message.epoch != epoch:
+                self._dispatcher.replies_late += 1
+            else:
+                request = self._pending.pop(message.seq, None)
+                if request is None:
+                    self._late(message)
+                elif kind is envelopes.Reply:
+                    self._dispatcher.complete(request, message.body)
+                else:
+                    self._failed(source.host_id, request, message)
+        for message, reason in unmade:
+            request = self._pending.pop(getattr(message, "seq", -1), None)
+            if request is not None:
+                error = RemoteActorError("BadBody", f"its reply can't be made here: {reason}", request._activation.ref)
+                self._dispatcher.complete(request, Failure(error))
+
+    def _late(self, message: envelopes.Reply | envelopes.Failure) -> None:
+        self._dispatcher.replies_late += 1
+        if type(message) is envelopes.Failure and message.code in _NOT_TAKEN:
+            self.forwarded -= 1
+            self.taken -= 1
+
+    def _failed(self, host_id: str, request: Request, failure: envelopes.Failure) -> None:
+        asked: Any = request._activation
+        code = failure.code
+        if code in _NOT_TAKEN:
+            self.forwarded -= 1
+        if code not in RETRIED:
+            if code in _NOT_TAKEN:
+                self.taken -= 1
+            self._dispatcher.complete(request, Failure(envelopes.error_of(failure, asked.ref)))
+            return
+        self.returned += 1
+        left = request.deadline - self._dispatcher.monotonic()
+        verdict = decide_retry(code, asked.attempt, host_id, left)
+        self._places.evict(asked.ref, host_id)
+        if isinstance(verdict, Retry):
+            asked.attempt += 1
+            self._pending[asked.seq] = request
+            self._dispatcher.clock.call_later(verdict.delay, lambda: self._ask_again(request, host_id))
+            return
+        self.taken -= 1
+        error = envelopes.error_of(failure, asked.ref)
+        if code == envelopes.NOT_HERE:
+            error = NoOwner(f"{asked.ref} has no owner: {verdict.reason}")
+        self._dispatcher.complete(request, Failure(error))
+
+    def _ask_again(self, request: Request, avoid: str) -> None:
+        """In the hub: a request that was not taken goes where its actor is now."""
+        asked: Any = request._activation
+        if request.result is not OPEN:
+            self.taken -= 1
+            return
+        try:
+            activation = self._dispatcher.actors.get(asked.ref)
+            link = None if activation is not None else self._link_to(asked.ref, avoid)
+            if link is not None:
+                self._ask(link, asked, request)
+                return
+            self._pending.pop(asked.seq, None)
+            self.taken -= 1
+            self.requests -= 1
+            self._dispatcher.requests_queued += 1
+            request._activation = self._dispatcher.registry.activate(asked.ref)
+            self._deliver_here(request)
+        except TheatreError as error:
+            self._pending.pop(asked.seq, None)
+            self.taken -= 1
+            self._dispatcher.complete(request, Failure(error))
+
+    def _deliver_here(self, ctx: Context) -> None:
+        dispatcher = self._dispatcher
+        refusal = dispatcher.backpressure.refusal()
+        if refusal is not None:
+            self._dispatcher.accepted += 1
+            dispatcher.lifecycle.fail(ctx, "the host takes no messages any more", refusal, refusal)
+        elif not dispatcher.deliver(ctx._activation, ctx):
+            dispatcher.backpressure.park(ctx._activation, ctx, self._was_parked)
+
+    def _was_parked(self, ctx: Context, error: TheatreError | None) -> None:
+        if error is not None:
+            self._dispatcher.accepted += 1
+            self._dispatcher.lifecycle.fail(ctx, str(error), error, error)
+
+    def _came_back(self, host_id: str, message: envelopes.Returned) -> None:
+        """A plain message was not taken."""
+        self.forwarded -= 1
+        self.returned += 1
+        headers = message.headers or envelopes.Headers()
+        verdict = decide_retry(message.code, headers.attempt, host_id, self._dispatcher.request_timeout)
+        self._places.evict(message.ref, host_id)
+        if isinstance(verdict, Retry):
+            headers.attempt += 1
+            message.headers = headers
+            self._dispatcher.clock.call_later(verdict.delay, lambda: self._send_again(message, host_id))
+            return
+        self._lose(message.ref, message.body, message.sender, message.text or verdict.reason, None)
+
+    def _send_again(self, message: envelopes.Returned, avoid: str) -> None:
+        ref, body, sender = message.ref, message.body, message.sender
+        try:
+            activation = self._dispatcher.actors.get(ref)
+            link = None if activation is not None else self._link_to(ref, avoid)
+            if link is not None:
+                self.forwarded += 1
+                link.send(envelopes.Send(ref, pack_body(body), sender, message.headers))
+                return
+            activation = self._dispatcher.registry.activate(ref)
+        except TheatreError as error:
+            self._lose(ref, body, sender, str(error), error)
+            return
+        self.taken -= 1
+        self._deliver_here(Context(activation, body, sender))
+
+    def _lose(self, ref: Ref, body: Any, sender: Ref | None, reason: str, error: BaseException | None) -> None:
+        """A plain message is lost on its way."""
+        self.dropped += 1
+        self._dispatcher.lifecycle.report(ref, body, sender, reason, error)
+
+    # -- links come and go -------------------------------------------------------------------------------------
+
+    def admit(self, identity: Identity) -> str | None:
+        """Return why a peer is refused, None if it is welcome."""
+        if identity.host_id not in self._cluster.hosts:
+            return f"host {identity.host_id!r} is not a member of this cluster"
+        return None
+
+    def up(self, host_id: str) -> None:
+        """A link has connected."""
+        log.info("host %s: connected to %s", self.host_id, host_id)
+
+    def leaving(self, host_id: str, reason: str) -> None:
+        """A peer takes no new work."""
+        log.info("host %s: %s leaves: %s", self.host_id, host_id, reason)
+        self._places.evict_host(host_id)
+
+    def down(self, host_id: str, error: BaseException) -> None:
+        """A link has lost its connection: what was written may have been handled, and will not be answered."""
+        waiting = {getattr(message, "seq", None) for message in self._unsent(host_id)}
+        for seq, request in list(self._pending.items()):
+            asked: Any = request._activation
+            if asked.host_id == host_id and seq not in waiting and request.result is OPEN:
+                del self._pending[seq]
+                text = f"host {host_id!r} was lost while it had a request for {asked.ref}: {error}"
+                self._dispatcher.complete(request, Failure(NoOwner(text)))
+
+    def _unsent(self, host_id: str) -> Sequence[Any]:
+        link = self._transport.link(host_id)
+        return [] if link is None else link.unsent()
+
+    def lost(self, host_id: str, messages: Sequence[Any], error: BaseException) -> None:
+        """Messages were certainly never sent: plain ones become dead letters, askers are told."""
+        for message in messages:
+            if type(message) is envelopes.Returned:
+                self._incoming.keep(message, error)  # it could not even be given back
+                continue
+            self.forwarded -= 1
+            text = f"host {host_id!r} can't be reached: {error}"
+            if type(message) is envelopes.Send:
+                body = unpack(message.body)
+                self._lose(message.ref, body, message.sender, text, error)
+            elif type(message) is envelopes.Request:
+                self.taken -= 1
+                request = self._pending.pop(message.seq, None)
+                if request is not None:
+                    failure = error if isinstance(error, TheatreError) else NoOwner(text)
+                    self._dispatcher.complete(request, Failure(failure))

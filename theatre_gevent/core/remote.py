@@ -1,0 +1,114 @@
+"""Where the core meets other hosts: who asks from afar, and who finds the way there. The sockets are in `cluster`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import InboxFull
+from .context import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..messages import Ref
+    from .context import Context
+    from .requests import Waiter
+
+
+class Asker:
+    """Stands in the place of the greenlet of a wait, where what waits is no greenlet here."""
+
+    __slots__ = ()
+
+    def pack(self, result: Any) -> Any:
+        """Prepare a reply for its way, in the call of who gives it.
+
+        Raises:
+            MessageNotSerializable: It can't travel.
+        """
+        return result
+
+    def deliver(self, waiter: Waiter) -> None:
+        """In the hub: the wait is decided; must not block."""
+        raise NotImplementedError
+
+
+class RemoteAsker(Asker):
+    """An asker on another host.
+
+    Attributes:
+        chain: The refs whose handlers wait for this request there, the first asker first.
+    """
+
+    __slots__ = ("chain",)
+    chain: list[Ref]
+
+
+class Parked(Asker):
+    """A message from afar in line at a full inbox; who reads the connection can't wait for it.
+
+    Attributes:
+        ctx: The message.
+        outcome: Called with None once the message is in the inbox, else with the reason why it never will be.
+    """
+
+    __slots__ = ("ctx", "outcome")
+
+    def __init__(self, ctx: Context, outcome: Callable[[Context, InboxFull | None], None]) -> None:
+        self.ctx = ctx
+        self.outcome = outcome
+
+    def deliver(self, waiter: Waiter) -> None:
+        """Tell what became of it."""
+        dispatcher = self.ctx._activation.actor_type.dispatcher
+        dispatcher.backpressure.unpark(self.ctx, waiter, self.outcome)  # type: ignore[arg-type]
+
+
+class Asked:
+    """A request that is answered elsewhere, in the place of its activation.
+
+    Attributes:
+        ref: Who is asked.
+        seq: Its number in this host's life.
+        host_id: Where it was sent last.
+        body: The packed body.
+        attempt: How often it was sent before.
+    """
+
+    __slots__ = ("attempt", "body", "chain", "host_id", "ref", "seq")
+
+    def __init__(self, ref: Ref, seq: int, body: Any, chain: list[Ref] | None) -> None:
+        self.ref = ref
+        self.seq = seq
+        self.host_id = ""
+        self.body = body
+        self.chain = chain
+        self.attempt = 0
+
+
+class Router(Protocol):
+    """Finds the way to actors that are not active here."""
+
+    forwarded: int
+    """Messages that other hosts have, or are on their way there."""
+    taken: int
+    """Messages of this host's senders that went the way to other hosts."""
+    requests: int
+    """Requests among them."""
+    dropped: int
+    """Sends among them that became dead letters on their way."""
+
+    def is_elsewhere(self, ref: Ref) -> bool:
+        """Tell whether an actor that is not active here belongs to another host."""
+
+    def send(self, ref: Ref, body: object, sender: Ref | None) -> bool:
+        """Take a message for an actor elsewhere; False if it belongs here. Waits while its way is full."""
+
+    def ask(self, ref: Ref, request: Request) -> bool:
+        """Take a request likewise; the reply completes it."""
+
+    def forget(self, request: Request) -> None:
+        """The requester goes on: a reply that comes later is late."""
+
+    def counters(self) -> dict[str, int]:
+        """Return what `METRICS` calls the cluster's counters."""
