@@ -19,6 +19,7 @@ from theatre_gevent.metrics import METRICS
 PACKAGE = Path(theatre_gevent.__file__).parent
 ROOT = PACKAGE.parent
 CLOCKS = {PACKAGE / "clock.py", PACKAGE / "testing" / "clock.py"}
+SOCKETS = PACKAGE / "cluster" / "sockets.py"  # may bound what the operating system takes to connect
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 MAX_LINES = 500
 LIBRARY = [path for path in MODULES if PACKAGE / "loadtest" not in path.parents]
@@ -74,7 +75,8 @@ datetime.now()
 @every_module
 def test_time_comes_from_the_clock_alone(path: Path) -> None:
     if path not in CLOCKS:
-        assert list(banned_times(parse(path))) == []
+        allowed = ["a gevent.Timeout is started"] if path == SOCKETS else []
+        assert list(banned_times(parse(path))) == allowed
 
 
 def at_import(tree: ast.Module) -> Iterator[ast.AST]:

@@ -14,7 +14,7 @@ from ..logic.connection import Connection
 from .handler import PeerDown
 from .logs import log
 from .outbox import Outbox
-from .sockets import dial, prepare
+from .sockets import describe, dial, prepare
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -69,7 +69,12 @@ class Link(Outbox):
         while self._over is None:
             self._nudge.clear()
             began = self._last_attempt = clock.monotonic()
-            error = self._session(handler)
+            error: TheatreError
+            try:
+                error = self._session(handler)
+            except Exception as mistake:  # noqa: BLE001 - one of this library's: the next attempt may do
+                log.exception("%s: the connection failed", self)
+                error = PeerDown(f"{type(mistake).__name__}: {mistake}")
             if self._ended():
                 return
             self.last_error = error
@@ -135,7 +140,11 @@ class Link(Outbox):
     def _connect(self) -> Wire:
         transport = self._transport
         sock = dial(self.address, transport.limits.dial)
-        prepare(sock)
+        try:
+            prepare(sock)
+        except OSError as error:  # gone already
+            sock.close()
+            raise PeerDown(describe(error)) from error
         connection = Connection(
             "dialler",
             transport.identity,

@@ -10,8 +10,6 @@ after all times, so nothing sets a timer for a message.
 
 from __future__ import annotations
 
-import logging
-import os
 import socket as names
 import ssl
 from random import Random
@@ -24,14 +22,13 @@ from greenlet import getcurrent
 
 from ..clock import SystemClock
 from ..errors import InvalidOption, TheatreError
-from ..logic.connection import Connection
 from ..logic.handshake import Identity
+from .acceptor import Acceptor
 from .handler import Counters, Limits, PeerDown
 from .inlet import Inlet
 from .link import Link
 from .logs import LogGate, log
-from .sockets import Address, is_loopback, is_out_of_files, is_wildcard, listen, parse_address, prepare
-from .wire import Wire, let_others_run
+from .sockets import Address, is_wildcard, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,13 +38,13 @@ if TYPE_CHECKING:
     from ..clock import Clock
     from ..logic.envelopes import Message
     from .handler import Handler
-    from .sockets import Socket
+    from .wire import Wire
 
 __all__ = ["Inlet", "Limits", "Link", "PeerDown", "Transport"]
 
 _TICK = 0.05  # seconds: how precise waiting for room is
 _LATE = 1.0  # seconds by which a tick has to be late to be a sign that this host was stopped
-_TICKS_PER_LOOK = 5  # at connections, whose times are seconds
+_LOOK = 0.25  # seconds between looks at connections, whose times are seconds
 
 
 class Reports:
@@ -130,13 +127,9 @@ class Transport:
         self.addr = ""
         self._queue_size = queue_size
         self._links: dict[str, Link] = {}
-        self._inlets: dict[str, tuple[Inlet, Greenlet[..., Any]]] = {}
-        self._strangers: dict[Wire, None] = {}  # in the order they came
-        self._wires: set[Wire] = set()  # all accepted ones
+        self._acceptor = Acceptor(self)
         self._greenlets = Group()
-        self._listener: Socket | None = None
         self._handler: Handler | None = None
-        self._accepting: Greenlet[..., Any] | None = None
 
     # -- start and stop ------------------------------------------------------------------------------------------
 
@@ -149,18 +142,16 @@ class Transport:
         """
         if self._handler is not None:
             raise TheatreError("this transport was started before: make a new one")
-        self._listener = listen(self.listen_at)
+        bound = self._acceptor.listen()
         self._handler = handler
-        bound = Address(self.listen_at.host, self._listener.getsockname()[1])
         address = self.advertise or (Address(names.gethostname(), 0) if is_wildcard(bound.host) else bound)
         self.addr = str(Address(address.host, address.port or bound.port))
         identity = self.identity
         self.identity = Identity(identity.host_id, identity.epoch, self.addr, identity.cluster)
-        self._warn_if_open(bound)
         log.info(
             "host %r listens at %s%s", identity.host_id, bound, "" if str(bound) == self.addr else f", as {self.addr}"
         )
-        self._accepting = self.spawn("acceptor", self._accept, self._listener)
+        self._acceptor.start(bound)
         self.spawn("ticker", self._tick)
         for link in self._links.values():
             self._start_link(link)
@@ -176,12 +167,7 @@ class Transport:
         if self._handler is None or self.leaving is not None:
             return
         self.leaving = reason
-        if self._accepting is not None:
-            self._accepting.kill()
-        assert self._listener is not None
-        self._listener.close()
-        for wire in list(self._strangers):
-            wire.close(PeerDown(reason))
+        self._acceptor.refuse_all(PeerDown(reason))
         deadline = self.clock.monotonic() + timeout
         pairs = self._connections()
         for _, wire in pairs:
@@ -201,16 +187,11 @@ class Transport:
     def _close(self, error: PeerDown) -> None:
         for link in self._links.values():
             link._end(error)
-        for inlet, _ in list(self._inlets.values()):
-            inlet._end(error)
-        for wire in list(self._wires):
-            wire.close(error)
+        self._acceptor.close(error)
         me = getcurrent()
         if isinstance(me, gevent.Greenlet):
             self._greenlets.discard(me)  # a handler that stops the transport must not wait for itself
         self._greenlets.kill()
-        self._inlets.clear()
-        self._wires.clear()
         self.reports.flush()
         self._greenlets.join()
         log.info("host %r does not listen at %s any more", self.identity.host_id, self.addr)
@@ -219,7 +200,7 @@ class Transport:
         pairs: list[tuple[Link | Inlet, Wire]] = [
             (link, link._wire) for link in self._links.values() if link.is_up and link._wire is not None
         ]
-        return pairs + [(inlet, inlet._wire) for inlet, _ in self._inlets.values()]
+        return pairs + [(inlet, inlet._wire) for inlet in self.inlets()]
 
     def _all_written(self) -> bool:
         waiting = any(not link.is_up and not link._is_empty() for link in self._links.values())
@@ -265,7 +246,7 @@ class Transport:
 
     def inlets(self) -> list[Inlet]:
         """Return the connections that peers have made."""
-        return [inlet for inlet, _ in self._inlets.values()]
+        return [inlet for inlet, _ in self._acceptor.inlets.values()]
 
     def counters(self) -> dict[str, int]:
         """Return what was counted since the beginning, see `Counters`."""
@@ -296,121 +277,12 @@ class Transport:
         except Exception:  # noqa: BLE001 - the router's mistake
             log.exception("host %r: the transport's handler failed", self.identity.host_id)
 
-    # -- accepting -----------------------------------------------------------------------------------------------
-
-    def _accept(self, listener: Socket) -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except OSError as error:
-                if self.leaving is not None:
-                    return
-                text = f"host {self.identity.host_id!r} cannot accept connections at {self.addr} now: {error}"
-                self.gate.warning("accept", text)
-                # Without a file to spare, the connection stays in the system's queue: trying at once would spin.
-                self.clock.sleep(0.2 if is_out_of_files(error) else 0.01)
-                continue
-            try:
-                prepare(sock)
-            except OSError:  # it is gone already
-                sock.close()
-                continue
-            self._welcome(sock)
-            let_others_run()
-
-    def _welcome(self, sock: Socket) -> None:
-        if len(self._strangers) >= self.limits.strangers:
-            oldest = next(iter(self._strangers))
-            del self._strangers[oldest]
-            oldest.close(PeerDown(f"more than {self.limits.strangers} connections have not shaken hands"))
-        connection = Connection(
-            "acceptor",
-            self.identity,
-            nonce=os.urandom(16),
-            now=self.clock.monotonic(),
-            secret=self.secret,
-            admit=self._admit,
-            limits=self.limits,
-        )
-        wire = Wire(sock, connection, self.clock, self.counts, self.limits)
-        self._strangers[wire] = None
-        self._wires.add(wire)
-        self.spawn(f"inlet from {wire.where}", self._serve, wire)
-
-    def _serve(self, wire: Wire) -> None:
-        """Body of an accepted connection's greenlet."""
-        try:
-            try:
-                if self.server_tls is not None:
-                    wire.encrypt(self.server_tls, None)
-                peer = wire.handshake()
-            except TheatreError as error:
-                self.counts.refusals += 1
-                if self.leaving is None:
-                    kind = f"{type(error).__name__} {wire.where.rpartition(':')[0]}"
-                    self.gate.warning(
-                        kind, f"host {self.identity.host_id!r} refused a connection from {wire.where}: {error}"
-                    )
-                return
-            finally:
-                self._strangers.pop(wire, None)
-            self._serve_peer(wire, peer)
-        finally:
-            wire.close(PeerDown("the connection has ended"))
-            self._wires.discard(wire)
-
-    def _serve_peer(self, wire: Wire, peer: Identity) -> None:
-        inlet = Inlet(peer, wire, self.clock, self.counts, self.limits, self.reports)
-        former = self._inlets.get(peer.host_id)
-        me: Any = getcurrent()
-        self._inlets[peer.host_id] = inlet, me
-        self.counts.accepts += 1
-        log.info("%s connected, epoch %d, reached at %s", inlet, peer.epoch, peer.address)
-        try:
-            if former is not None:
-                # What it has read is handled first, or a sender's messages could overtake each other.
-                former[0]._end(PeerDown("the peer has connected anew"))
-                wire.hold(True)
-                former[1].join()
-                wire.hold(False)
-            inlet._armed = True
-            if self.leaving is not None:
-                wire.goodbye(self.leaving)
-            writer = self.spawn(f"writer to {wire.where}", wire.write, inlet)
-            error = wire.run(inlet, self.handler, writer)
-            if self.leaving is None and not inlet.closed:
-                self.counts.failures += not wire.ended
-                log.log(logging.INFO if wire.ended else logging.WARNING, "%s is disconnected: %s", inlet, error)
-        finally:
-            inlet._end(PeerDown("the connection has ended"))
-            entry = self._inlets.get(peer.host_id)
-            if entry is not None and entry[0] is inlet:
-                del self._inlets[peer.host_id]
-
-    def _admit(self, peer: Identity) -> str | None:
-        entry = self._inlets.get(peer.host_id)
-        if entry is not None and not entry[0].closed:
-            present = entry[0].peer
-            if peer.epoch < present.epoch:
-                return f"epoch {peer.epoch} is over, epoch {present.epoch} is connected from {present.address}"
-            if peer.epoch == present.epoch and peer.address != present.address:
-                return f"host id {peer.host_id!r} is used twice: {present.address} is connected with the same epoch"
-        return self.handler.admit(peer)
-
-    def _warn_if_open(self, bound: Address) -> None:
-        authenticated = self.server_tls is not None and self.server_tls.verify_mode == ssl.CERT_REQUIRED
-        if self.secret is None and not authenticated and not is_loopback(bound.host):
-            log.warning(
-                "host %r listens at %s without a shared secret and without TLS that demands a certificate: "
-                "whoever reaches that address can send messages to its actors",
-                self.identity.host_id,
-                bound,
-            )
-
     # -- from time to time ---------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         clock, count = self.clock, 0
+        # A connection that nobody looks at for a `ping` takes that for a pause of this host's.
+        every = max(1, int(min(_LOOK, self.limits.ping / 4) / _TICK))
         due = clock.monotonic() + _TICK
         late = False
         while True:
@@ -422,10 +294,10 @@ class Transport:
             for link in self._links.values():
                 if link._line:
                     link._expire_line(now)
-            if count % _TICKS_PER_LOOK == 0 or late:
+            if count % every == 0 or late:
                 for link in list(self._links.values()):
                     link._tick(now, late)
-                for wire in list(self._wires):
+                for wire in list(self._acceptor.wires):
                     wire.tick(now, late=late)
                 late = False
 
