@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..core.context import Context, Failure, Request
+from ..core.context import Context, Failure, RemoteRequest
 from ..core.remote import RemoteAsker
 from ..errors import HostNotRunning, InboxFull, NoOwner, TheatreError, UnregisteredActorType
 from ..logic import envelopes
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..core.activation import Activation
+    from ..core.context import Request
     from ..core.dispatcher import Dispatcher
-    from ..core.requests import Waiter
     from ..messages import Ref
     from .inlet import Inlet
     from .router import ClusterRouter
@@ -50,9 +50,9 @@ class ReplyTo(RemoteAsker):
         """Pack the reply's body, in the call of `ctx.reply`."""
         return pack_body(result)
 
-    def deliver(self, waiter: Waiter) -> None:
+    def deliver(self, request: Request) -> None:
         """Send the reply, or what went wrong."""
-        inlet, result = self._inlet, waiter.result
+        inlet, result = self._inlet, request.result
         epoch = inlet.peer.epoch
         if type(result) is not Failure:
             inlet.send(envelopes.Reply(self._seq, epoch, result))
@@ -104,7 +104,7 @@ class Incoming:
                 headers = message.headers
                 chain = _NO_CHAIN if headers is None or headers.chain is None else headers.chain
                 asker = ReplyTo(inlet, message.seq, chain)
-                ctx = Request(activation, message.body, message.sender, asker, monotonic() + message.timeout)
+                ctx = RemoteRequest(activation, message.body, message.sender, asker, monotonic() + message.timeout)
             if deliver(activation, ctx):
                 self.arrived += 1
             else:
@@ -140,7 +140,7 @@ class Incoming:
             if error is None:
                 self.arrived += 1
             else:
-                if type(ctx) is Request:
+                if type(ctx) is RemoteRequest:
                     ctx.greenlet = None
                 self._refuse(inlet, message, error)
 

@@ -11,7 +11,7 @@ from ..core.requests import waiting_refs
 from ..errors import NoOwner, RemoteActorError, TheatreError
 from ..logic import envelopes
 from ..logic.bodies import pack_body
-from ..logic.routing import RETRIED, Forward, NoRoute, PlacementCache, Retry, decide, decide_retry
+from ..logic.routing import RETRIED, Forward, NoRoute, Retry, decide, decide_retry
 from .incoming import Incoming, unpack
 from .inlet import Inlet
 
@@ -31,6 +31,10 @@ _NOT_TAKEN = RETRIED | {envelopes.INBOX_FULL, envelopes.UNREGISTERED, envelopes.
 """Codes of hosts that did not accept a request."""
 
 
+_MAX_WAYS = 1 << 18
+"""Placements remembered at most."""
+
+
 class ClusterRouter:
     """Routes by the ring, remembers placements, and retries what comes back.
 
@@ -47,7 +51,11 @@ class ClusterRouter:
         self._dispatcher = dispatcher
         self._cluster = cluster
         self._transport = transport
-        self._places = PlacementCache(placement_ttl, 1 << 18)
+        # Placements that are remembered: forgotten all at once when they get old, which costs a look at the ring each,
+        # so that the look-up of every message is one dict access.
+        self._ways: dict[Ref, Link] = {}
+        self._ways_until = 0.0
+        self._ttl = placement_ttl
         self._incoming = Incoming(dispatcher, self)
         self._pending: dict[int, Request] = {}
         self._seq = 0
@@ -66,11 +74,11 @@ class ClusterRouter:
             "messages_arrived": self._incoming.arrived,
             "messages_returned": self.returned,
             "peers_up": sum(link.is_up for link in self._transport.links()),
-            "placements_cached": len(self._places),
+            "placements_cached": len(self._ways),
         }
 
     def _members_changed(self) -> None:
-        self._places.clear()
+        self._ways.clear()
         self._transport.set_peers({h: a for h, a in self._cluster.hosts.items() if h != self.host_id})
 
     # -- where to ----------------------------------------------------------------------------------------------
@@ -80,65 +88,71 @@ class ClusterRouter:
         owner = self._cluster.ring.owner(ref)
         return owner is not None and owner != self.host_id
 
-    def _link_to(self, ref: Ref, avoid: str | None = None) -> Link | None:
+    def way(self, ref: Ref) -> Link | None:
         """Return the way to an actor that is not active here, None if it belongs here.
 
         Raises:
+            InvalidRef: `ref` is not a Ref.
             NoOwner: Nobody can take it.
         """
-        now = self._dispatcher.now
-        cached = self._places.get(ref, now)
-        if cached is None or cached == avoid:
-            hosts = self._cluster.hosts
-            chosen = self._cluster.ring.owner(ref)
-            decision = decide(
-                self.host_id, active=False, cached=None, owner=None, chosen=chosen, live=hosts, avoid=avoid
-            )
-            if isinstance(decision, NoRoute):
-                raise NoOwner(f"{ref} has no owner: {decision.reason}")
-            if not isinstance(decision, Forward):
-                return None
-            cached = decision.host_id
-            self._places.put(ref, cached, now)
-        link = self._transport.link(cached)
-        if link is None:
-            self._places.evict(ref)
-            raise NoOwner(f"{ref} belongs to host {cached!r}, which this host has no address of")
+        try:
+            link = self._ways.get(ref)
+        except TypeError:
+            link = None  # not hashable: not a Ref
+        if link is None or self._dispatcher.now >= self._ways_until:
+            return self._find(self._dispatcher.registry.check(ref))
         return link
+
+    def _find(self, ref: Ref, avoid: str | None = None) -> Link | None:
+        chosen = self._cluster.ring.owner(ref)
+        decision = decide(
+            self.host_id, active=False, cached=None, owner=None, chosen=chosen, live=self._cluster.hosts, avoid=avoid
+        )
+        if isinstance(decision, NoRoute):
+            raise NoOwner(f"{ref} has no owner: {decision.reason}")
+        if not isinstance(decision, Forward):
+            return None
+        link = self._transport.link(decision.host_id)
+        if link is None:
+            raise NoOwner(f"{ref} belongs to host {decision.host_id!r}, which this host has no address of")
+        now = self._dispatcher.now
+        if now >= self._ways_until or len(self._ways) >= _MAX_WAYS:
+            self._ways.clear()
+            self._ways_until = now + self._ttl
+        self._ways[ref] = link
+        return link
+
+    def _evict(self, ref: Ref, host_id: str) -> None:
+        """Forget a way that led to the wrong host; not one that has been found since."""
+        link = self._ways.get(ref)
+        if link is not None and link.host_id == host_id:
+            del self._ways[ref]
 
     # -- out ---------------------------------------------------------------------------------------------------
 
-    def send(self, ref: Ref, body: object, sender: Ref | None) -> bool:
-        """Take a message for an actor elsewhere; False if it belongs here. Waits while its way is full."""
-        link = self._link_to(self._dispatcher.registry.check(ref))
-        if link is None:
-            return False
+    def send(self, way: Link, ref: Ref, body: object, sender: Ref | None) -> None:
+        """Send a message that way. Waits while it is full."""
         packed = pack_body(body)
-        if link.full:
-            link.wait_for_room(self._dispatcher.request_timeout)
-        link.send(envelopes.Send(ref, packed, sender))
+        if way.full:
+            way.wait_for_room(self._dispatcher.request_timeout)
+        way.send(envelopes.Send(ref, packed, sender))
         self.taken += 1
         self.forwarded += 1
-        return True
 
-    def ask(self, ref: Ref, request: Request) -> bool:
-        """Take a request likewise; the reply completes it."""
-        link = self._link_to(self._dispatcher.registry.check(ref))
-        if link is None:
-            return False
-        dispatcher = self._dispatcher
+    def ask(self, way: Link, ref: Ref, request: Request) -> None:
+        """Send a request likewise; the reply completes it."""
         packed = pack_body(request.message)
-        chain = waiting_refs(request.parent)
+        chain = None if request.parent is None else waiting_refs(request.parent)
         self._seq = seq = self._seq + 1
-        asked: Any = Asked(ref, seq, packed, chain or None)
+        asked: Any = Asked(ref, seq, packed, chain)
         request._activation = asked
-        if link.full:
-            link.wait_for_room(min(dispatcher.request_timeout, request.deadline - dispatcher.monotonic()))
+        if way.full:
+            dispatcher = self._dispatcher
+            way.wait_for_room(min(dispatcher.request_timeout, request.deadline - dispatcher.monotonic()))
         self._pending[seq] = request
         self.taken += 1
         self.requests += 1
-        self._ask(link, asked, request)
-        return True
+        self._ask(way, asked, request)
 
     def _ask(self, link: Link, asked: Asked, request: Request) -> None:
         asked.host_id = link.host_id
@@ -162,7 +176,8 @@ class ClusterRouter:
         if isinstance(source, Inlet):
             self._incoming.received(source, messages, unmade)
             return
-        epoch = self._cluster.epoch
+        epoch, pending, dispatcher = self._cluster.epoch, self._pending, self._dispatcher
+        resumes = dispatcher.resumes
         for message in messages:
             kind = type(message)
             if kind is envelopes.Returned:
@@ -170,15 +185,18 @@ class ClusterRouter:
             elif kind is not envelopes.Reply and kind is not envelopes.Failure:
                 log.warning("host %s sent a %s where only replies belong", source.host_id, kind.__name__)
             elif message.epoch != epoch:
-                self._dispatcher.replies_late += 1
+                dispatcher.replies_late += 1
             else:
-                request = self._pending.pop(message.seq, None)
-                if request is None:
+                request = pending.pop(message.seq, None)
+                if request is None or request.result is not OPEN:
                     self._late(message)
                 elif kind is envelopes.Reply:
-                    self._dispatcher.complete(request, message.body)
+                    request.result = message.body
+                    resumes.append(request)
                 else:
                     self._failed(source.host_id, request, message)
+        if resumes and not dispatcher.armed:
+            dispatcher.arm()
         for message, reason in unmade:
             request = self._pending.pop(getattr(message, "seq", -1), None)
             if request is not None:
@@ -204,7 +222,7 @@ class ClusterRouter:
         self.returned += 1
         left = request.deadline - self._dispatcher.monotonic()
         verdict = decide_retry(code, asked.attempt, host_id, left)
-        self._places.evict(asked.ref, host_id)
+        self._evict(asked.ref, host_id)
         if isinstance(verdict, Retry):
             asked.attempt += 1
             self._pending[asked.seq] = request
@@ -224,7 +242,7 @@ class ClusterRouter:
             return
         try:
             activation = self._dispatcher.actors.get(asked.ref)
-            link = None if activation is not None else self._link_to(asked.ref, avoid)
+            link = None if activation is not None else self._find(asked.ref, avoid)
             if link is not None:
                 self._ask(link, asked, request)
                 return
@@ -259,7 +277,7 @@ class ClusterRouter:
         self.returned += 1
         headers = message.headers or envelopes.Headers()
         verdict = decide_retry(message.code, headers.attempt, host_id, self._dispatcher.request_timeout)
-        self._places.evict(message.ref, host_id)
+        self._evict(message.ref, host_id)
         if isinstance(verdict, Retry):
             headers.attempt += 1
             message.headers = headers
@@ -271,7 +289,7 @@ class ClusterRouter:
         ref, body, sender = message.ref, message.body, message.sender
         try:
             activation = self._dispatcher.actors.get(ref)
-            link = None if activation is not None else self._link_to(ref, avoid)
+            link = None if activation is not None else self._find(ref, avoid)
             if link is not None:
                 self.forwarded += 1
                 link.send(envelopes.Send(ref, pack_body(body), sender, message.headers))
@@ -303,7 +321,7 @@ class ClusterRouter:
     def leaving(self, host_id: str, reason: str) -> None:
         """A peer takes no new work."""
         log.info("host %s: %s leaves: %s", self.host_id, host_id, reason)
-        self._places.evict_host(host_id)
+        self._ways = {ref: link for ref, link in self._ways.items() if link.host_id != host_id}
 
     def down(self, host_id: str, error: BaseException) -> None:
         """A link has lost its connection: what was written may have been handled, and will not be answered."""

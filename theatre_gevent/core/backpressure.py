@@ -14,7 +14,7 @@ from greenlet import getcurrent
 from ..errors import HostNotRunning, InboxFull, RequestTimeout, TheatreError
 from .context import Failure, Request
 from .inbox import CLOSED
-from .remote import Asker, Parked
+from .remote import Parked
 from .requests import Pending
 from .worker import Worker
 
@@ -213,7 +213,7 @@ class Backpressure:
             self.inbox_full += 1
             who = "an actor can't wait for itself" if activation.worker is me else "the hub can't wait"
             raise InboxFull(f"the inbox of {activation.ref} is full ({dispatcher.inbox_size} messages), and {who}")
-        timeout = self._patience(ctx.deadline if type(ctx) is Request else None)
+        timeout = self._patience(ctx.deadline if isinstance(ctx, Request) else None)
         pending = Pending(me, dispatcher.monotonic() + timeout)
         self.lines.setdefault(activation, deque()).append((ctx, pending))
         self._in_line += 1
@@ -221,7 +221,7 @@ class Backpressure:
         try:
             dispatcher.wait(pending)
         except BaseException as error:
-            if pending.result is not True and type(ctx) is Request:
+            if pending.result is not True and isinstance(ctx, Request):
                 ctx.result = Failure(None)  # it was never accepted
             self._leave(ctx, pending)
             current = ctx._activation
@@ -245,7 +245,7 @@ class Backpressure:
             self.inbox_full += 1
             outcome(ctx, InboxFull(f"message to {ctx._activation.ref} refused: too many are in line at full inboxes"))
             return
-        deadline = dispatcher.monotonic() + self._patience(ctx.deadline if type(ctx) is Request else None)
+        deadline = dispatcher.monotonic() + self._patience(ctx.deadline if isinstance(ctx, Request) else None)
         pending = Pending(Parked(ctx, outcome), deadline)
         self.lines.setdefault(activation, deque()).append((ctx, pending))
         self._in_line += 1
@@ -283,7 +283,7 @@ class Backpressure:
             if not pending.done:
                 inbox.append(ctx)
                 dispatcher.accepted += 1
-                if type(ctx) is Request and not isinstance(ctx.greenlet, Asker):
+                if type(ctx) is Request:  # this host's own
                     dispatcher.requests_queued += 1
                 dispatcher.complete(pending, True)
         if not line:

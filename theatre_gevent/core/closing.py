@@ -121,7 +121,7 @@ class Closer:
         if worker is not None:
             log.warning("actor %s did not end in time and is stopped by force", activation.ref)
             ctx = worker.ctx
-            if type(ctx) is Request and not ctx.done:
+            if isinstance(ctx, Request) and not ctx.done:
                 dispatcher.complete(ctx, Failure(error.copy()))
         if activation.state != STOPPED:  # else its end has been accounted for, and only its last messages are left
             dispatcher.lifecycle.fence(activation, error.copy())

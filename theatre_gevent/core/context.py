@@ -170,3 +170,7 @@ class Request(Context, eq=False):
         self.result = body
         if not self.in_hand:  # said in a native thread, and the hub began to watch over the request just now
             activation.actor_type.dispatcher.resume(self)
+
+
+class RemoteRequest(Request, eq=False):
+    """The context of a request from another host: `greenlet` is its `RemoteAsker`, and the reply goes there at once."""

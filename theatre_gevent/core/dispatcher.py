@@ -24,7 +24,7 @@ from .backpressure import Backpressure
 from .context import OPEN, Context, Failure, Request
 from .inbox import CLOSED, MAX_TURNS, NEVER, TIME_BUDGET
 from .lifecycle import Lifecycle
-from .remote import Asker, Router
+from .remote import Parked, Router
 from .requests import Pending, call_chain
 from .waits import Waits, get_ident
 from .worker import Worker
@@ -155,7 +155,8 @@ class Dispatcher(Waits):
         try:
             activation = self.actors[ref]
         except (KeyError, TypeError):
-            if self.router is not None and self.router.send(ref, body, _sender):
+            if self.router is not None and (way := self.router.way(ref)) is not None:
+                self.router.send(way, ref, body, _sender)
                 return
             activation = self.registry.activate(ref)
         inbox: Any = activation.inbox
@@ -196,7 +197,7 @@ class Dispatcher(Waits):
             raise TheatreError("a request would block the hub: make it from a greenlet, not from a loop callback")
         if _ctx is not None:
             sender = _ctx._activation.ref
-            if type(_ctx) is Request and _ctx.deadline < deadline and not _ctx.answered:
+            if isinstance(_ctx, Request) and _ctx.deadline < deadline and not _ctx.answered:
                 deadline = _ctx.deadline
                 if deadline <= now:
                     raise RequestTimeout(f"no time is left to ask {ref}: the request being handled has timed out")
@@ -205,12 +206,12 @@ class Dispatcher(Waits):
         try:
             activation = self.actors[ref]
         except (KeyError, TypeError):
-            if not self.backpressure.is_open():
+            if self.accept_limit < 0 and not self.backpressure.is_open():
                 self._admit(ref, body, sender, deadline)
-            if self.router is not None:
+            if self.router is not None and (way := self.router.way(ref)) is not None:
                 elsewhere = Request(None, body, sender, me, deadline, parent)  # type: ignore[arg-type]
-                if self.router.ask(ref, elsewhere):
-                    return self._await(elsewhere, timeout)
+                self.router.ask(way, ref, elsewhere)
+                return self._await(elsewhere, timeout)
             activation = self.registry.activate(ref)
         if now >= self.hand_until or activation.worker is not None or not self.parked:
             return self._queue(Request(activation, body, sender, me, deadline, parent), timeout)
@@ -294,12 +295,12 @@ class Dispatcher(Waits):
                 self.hub.switch()
         except BaseException:
             self.abandon(request)
-            raise
-        finally:
             self.router.forget(request)
+            raise
         request.greenlet = None
         self.deadlines.discard(request)
         if type(request.result) is Failure:
+            self.router.forget(request)
             raise self.failure(request, timeout)
         return request.result
 
@@ -389,9 +390,9 @@ class Dispatcher(Waits):
                 if resumes:
                     pending = resumes.popleft()
                     waiting: Any = pending.greenlet
-                    if isinstance(waiting, Asker):
+                    if type(waiting) is Parked:
                         pending.greenlet = None
-                        waiting.deliver(pending)
+                        waiting.deliver(pending)  # type: ignore[arg-type]
                     elif waiting is not None:
                         raw_switch(waiting)
                 elif ready:

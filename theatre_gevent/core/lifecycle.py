@@ -142,7 +142,7 @@ class Lifecycle:
             if not isinstance(error, (Exception, Timeout)):
                 raise error
             return False
-        request = ctx if type(ctx) is Request and not ctx.done else None
+        request = ctx if isinstance(ctx, Request) and not ctx.done else None
         if isinstance(error, StopActor):
             if request is not None:
                 self.deferred.add(activation, request)
@@ -201,7 +201,7 @@ class Lifecycle:
         """Make a queued message a dead letter, and answer who asked with `answer`."""
         ref = ctx._activation.ref
         self.dead_letter(ref, ctx.message, ctx.sender, reason, error)
-        if type(ctx) is Request and not ctx.done:
+        if isinstance(ctx, Request) and not ctx.done:
             self._dispatcher.complete(ctx, Failure(answer))
 
     # -- end ---------------------------------------------------------------------------------------------------

@@ -11,30 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..messages import Ref
-    from .context import Context
-    from .requests import Waiter
+    from .context import Context, Request
+    from .requests import Pending
 
 
-class Asker:
-    """Stands in the place of the greenlet of a wait, where what waits is no greenlet here."""
-
-    __slots__ = ()
-
-    def pack(self, result: Any) -> Any:
-        """Prepare a reply for its way, in the call of who gives it.
-
-        Raises:
-            MessageNotSerializable: It can't travel.
-        """
-        return result
-
-    def deliver(self, waiter: Waiter) -> None:
-        """In the hub: the wait is decided; must not block."""
-        raise NotImplementedError
-
-
-class RemoteAsker(Asker):
-    """An asker on another host.
+class RemoteAsker:
+    """The asker of a `RemoteRequest`, in the place of the greenlet that waits.
 
     Attributes:
         chain: The refs whose handlers wait for this request there, the first asker first.
@@ -43,9 +25,21 @@ class RemoteAsker(Asker):
     __slots__ = ("chain",)
     chain: list[Ref]
 
+    def pack(self, result: Any) -> Any:
+        """Prepare a reply for its way, in the call of who gives it.
 
-class Parked(Asker):
-    """A message from afar in line at a full inbox; who reads the connection can't wait for it.
+        Raises:
+            MessageNotSerializable: It can't travel.
+        """
+        raise NotImplementedError
+
+    def deliver(self, request: Request) -> None:
+        """Send the result; must not block."""
+        raise NotImplementedError
+
+
+class Parked:
+    """A message from afar in line at a full inbox: who reads the connection can't wait for it, so no greenlet does.
 
     Attributes:
         ctx: The message.
@@ -58,10 +52,10 @@ class Parked(Asker):
         self.ctx = ctx
         self.outcome = outcome
 
-    def deliver(self, waiter: Waiter) -> None:
+    def deliver(self, pending: Pending) -> None:
         """Tell what became of it."""
         dispatcher = self.ctx._activation.actor_type.dispatcher
-        dispatcher.backpressure.unpark(self.ctx, waiter, self.outcome)  # type: ignore[arg-type]
+        dispatcher.backpressure.unpark(self.ctx, pending, self.outcome)
 
 
 class Asked:
@@ -101,11 +95,19 @@ class Router(Protocol):
     def is_elsewhere(self, ref: Ref) -> bool:
         """Tell whether an actor that is not active here belongs to another host."""
 
-    def send(self, ref: Ref, body: object, sender: Ref | None) -> bool:
-        """Take a message for an actor elsewhere; False if it belongs here. Waits while its way is full."""
+    def way(self, ref: Ref) -> Any:
+        """Return the way to an actor that is not active here, None if it belongs here.
 
-    def ask(self, ref: Ref, request: Request) -> bool:
-        """Take a request likewise; the reply completes it."""
+        Raises:
+            InvalidRef: `ref` is not a Ref.
+            NoOwner: Nobody can take it.
+        """
+
+    def send(self, way: Any, ref: Ref, body: object, sender: Ref | None) -> None:
+        """Send a message that way. Waits while it is full."""
+
+    def ask(self, way: Any, ref: Ref, request: Request) -> None:
+        """Send a request likewise; the reply completes it."""
 
     def forget(self, request: Request) -> None:
         """The requester goes on: a reply that comes later is late."""

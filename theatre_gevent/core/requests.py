@@ -88,11 +88,11 @@ def _refs(ctx: Context | None, last: Context) -> list[Ref]:
 
 def asked_by(ctx: Context, activation: Activation) -> Waiter | None:
     """Return the wait on whose behalf the handler of `ctx` runs: that of a request, or of `spawn_local`."""
-    if type(ctx) is Request:
+    if isinstance(ctx, Request):
         return ctx
     if type(ctx.message) is Initialize:  # it runs for the message that woke the actor
         queue = activation.queue()
-        if queue and type(queue[0]) is Request:
+        if queue and isinstance(queue[0], Request):
             return queue[0]
         spawning = activation.actor_type.dispatcher.lifecycle.spawning.get(activation.ref)
         return spawning[0] if spawning else None

@@ -11,9 +11,8 @@ from greenlet import getcurrent
 
 from ..errors import RequestTimeout, TheatreError
 from ..logic.deadlines import Deadlines
-from .context import OPEN, Failure, Request
+from .context import OPEN, Failure, RemoteRequest, Request
 from .inbox import NEVER
-from .remote import Asker
 from .threads import ThreadBridge
 
 if TYPE_CHECKING:
@@ -93,9 +92,12 @@ class Waits:
         if waiter.result is not OPEN:
             self.replies_late += 1
             return False
-        asker: Any = waiter.greenlet
-        if isinstance(asker, Asker) and type(result) is not Failure:
-            result = asker.pack(result)
+        if type(waiter) is RemoteRequest:
+            asker: Any = waiter.greenlet
+            waiter.result = result if type(result) is Failure else asker.pack(result)
+            waiter.greenlet = None
+            asker.deliver(waiter)
+            return True
         waiter.result = result
         if not waiter.in_hand:  # else its worker, or the armed callback, switches back
             self.resume(waiter)

@@ -9,7 +9,7 @@ from gevent import Greenlet
 from greenlet import greenlet as raw_greenlet
 
 from .activation import ACTIVE
-from .context import OPEN, Request
+from .context import OPEN, Context, Request
 from .inbox import MAX_PARKED, MAX_POOLED, TURN_BUDGET
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                 except BaseException as error:  # noqa: BLE001 - answered, logged and counted there
                     dispatcher.lifecycle.failed(self, activation, ctx, error)
                 self.ctx = self.activation = None
-                if type(ctx) is Request and ctx.result is OPEN and activation.worker is self:
+                if type(ctx) is not Context and ctx.result is OPEN and activation.worker is self:
                     deferred.add(activation, ctx)
                 if activation.inbox is None:
                     if activation.worker is self:  # else it has ended
@@ -157,7 +157,8 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         if type(inbox) is not deque:
             inbox = dispatcher.wake(activation)
         receive = activation.receiver.receive  # type: ignore[union-attr]
-        back, lines = self.back, dispatcher.backpressure.lines
+        back: Any = self.back
+        lines = dispatcher.backpressure.lines
         handled = 0
         budget = len(inbox)
         if budget > TURN_BUDGET:
@@ -179,7 +180,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                         self._over(activation, handled)
                 if not goes_on:
                     return
-            if type(ctx) is Request:
+            if type(ctx) is not Context:
                 if ctx.result is OPEN:
                     dispatcher.lifecycle.deferred.add(activation, ctx)
                 elif ctx is back and ctx.in_hand:
