@@ -15,19 +15,20 @@ import ujson
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "loadtest.py")]
+ALONE = [*COMMAND, "-hosts", "1"]
 
 
 def load(folder: Path, arguments: str, expect: int = 0) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
-    """Run the command with `-json`; return the result and what was printed."""
+    """Run the command with one host and `-json`; return the result and what was printed."""
     done = subprocess.run(
-        [*COMMAND, "-json", "out.json", *arguments.split()], cwd=folder, capture_output=True, text=True, timeout=50
+        [*ALONE, "-json", "out.json", *arguments.split()], cwd=folder, capture_output=True, text=True, timeout=50
     )
     assert done.returncode == expect, done.stdout + done.stderr
     return ujson.loads((folder / "out.json").read_text()), done
 
 
 def test_a_run_from_banner_to_json(tmp_path: Path) -> None:
-    run, done = load(tmp_path, "-profile small -actors 300 -workers 4 -duration 1s -hosts 1 -seed 5")
+    run, done = load(tmp_path, "-profile small -actors 300 -workers 4 -duration 1s -seed 5")
     assert done.stderr == ""
     assert done.stdout.startswith("theatre_gevent load test\n  profile:      small\n")
     assert "=== summary ===" in done.stdout
@@ -89,7 +90,7 @@ def test_progress_every_five_seconds_under_full_load(tmp_path: Path) -> None:
 def test_over_the_memory_limit_the_run_ends_with_its_summary(tmp_path: Path) -> None:
     run, done = load(tmp_path, "-profile massive -memlimit 150M -duration 40s", expect=1)
     assert re.fullmatch(
-        r"loadtest\.py: host-1: memory limit exceeded: [\d,]+ MiB resident, -memlimit is 150 MiB\n", done.stderr
+        r"loadtest\.py: memory limit exceeded: [\d,]+ MiB resident, -memlimit is 150 MiB\n", done.stderr
     )
     assert "=== summary ===" in done.stdout
     assert run["duration_seconds"] < 40
@@ -99,7 +100,7 @@ def test_over_the_memory_limit_the_run_ends_with_its_summary(tmp_path: Path) -> 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_ends_the_run_with_its_summary(number: signal.Signals, code: int, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "-actors", "50", "-warm", "-duration", "50s", "-json", "out.json"],
+        [*ALONE, "-actors", "50", "-warm", "-duration", "50s", "-json", "out.json"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -124,15 +125,17 @@ def test_a_signal_ends_the_run_with_its_summary(number: signal.Signals, code: in
 
 
 def test_bad_flags_are_one_line(tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, "-hosts", "2"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([*COMMAND, "-hosts", "0"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "loadtest.py: -hosts 2 is not available yet: this version has no cluster; use -hosts 1\n"
+    assert done.stderr == "loadtest.py: -hosts must be a whole number from 1 to 100, got '0'\n"
 
 
 def test_help_lists_all_flags(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "-help"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0
-    flags = "profile hosts mode dsn actors workers duration memlimit sendpct cpuprofile memprofile seed warm json"
+    flags = (
+        "profile hosts inprocess mode dsn actors workers duration memlimit sendpct cpuprofile memprofile seed warm json"
+    )
     for flag in flags.split():
         assert f"  -{flag}" in done.stdout
 

@@ -79,7 +79,7 @@ def test_profiles_are_the_published_ones() -> None:
 
 def test_defaults() -> None:
     o = parse([])
-    assert (o.profile, o.hosts, o.mode, o.duration, o.sendpct, o.warm) == ("small", 1, "mixed", 30.0, 70, False)
+    assert (o.profile, o.hosts, o.mode, o.duration, o.sendpct, o.warm) == ("small", 3, "mixed", 30.0, 70, False)
 
 
 def test_flags_override_the_profile_one_by_one() -> None:
@@ -115,7 +115,7 @@ def test_one_dash_two_dashes_and_equals_signs_mean_the_same(tmp_path: Path) -> N
         ("-memlimit lots", "-memlimit must be a size"),
         ("-mode other", "'other' (choose from"),
         ("-hosts 0", "-hosts must be a whole number from 1"),
-        ("-hosts 2", "-hosts 2 is not available yet"),
+        ("-hosts 101", "-hosts must be a whole number from 1 to 100"),
         ("-dsn postgres://x", "-dsn is not available yet"),
         ("-dsn=", "-dsn must be a Postgres connection string"),
         ("-warm=yes", "-warm"),
@@ -139,7 +139,11 @@ def test_mistakes_are_one_line_and_exit_code_2(
 
 
 def test_modes_are_taken_with_one_host() -> None:
-    assert [parse(["-mode", mode]).mode for mode in ("mixed", "forward", "local")] == ["mixed", "forward", "local"]
+    assert [parse(["-hosts", "1", "-mode", mode]).mode for mode in ("mixed", "forward", "local")] == [
+        "mixed",
+        "forward",
+        "local",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from theatre_gevent.loadtest import report
 from theatre_gevent.loadtest.histogram import Histogram
 from theatre_gevent.loadtest.options import parse
 from theatre_gevent.loadtest.result import HostResult, Progress, operations, summarize
+from theatre_gevent.loadtest.stop import Stop
 
 METRICS = {
     "messages_sent": 100,
@@ -19,6 +20,9 @@ METRICS = {
     "requests_timed_out": 2,
     "activations_total": 3,
     "actors_active": 3,
+    "messages_forwarded": 0,
+    "messages_arrived": 0,
+    "messages_returned": 0,
 }
 
 
@@ -40,14 +44,15 @@ def part(host: str, activated: bytes, latencies_ms: list[int], **changes: object
         "activated": activated,
         "latencies": histogram.data(),
         "warm": None,
-        "peak_rss": 1000,
-        "cpu_seconds": 1.5,
-        "gc_collections": 1,
-        "gc_seconds": 0.25,
+        "process": {
+            "pid": sum(host.encode()),
+            "peak_rss": 1000,
+            "cpu_seconds": 1.5,
+            "gc_collections": 1,
+            "gc_seconds": 0.25,
+        },
         "metrics": METRICS,
         "metrics_stopped": METRICS,
-        "error": None,
-        "exit_code": 0,
     }
     return {**base, **changes}  # type: ignore[typeddict-item]
 
@@ -68,18 +73,27 @@ def test_two_hosts_make_one_result() -> None:
     assert (run["reply_errors"], run["reply_errors_by_kind"]) == (4, {"RequestTimeout": 4})
     assert (run["send_errors"], run["send_errors_by_kind"]) == (4, {"InboxFull": 4})
     assert run["different_actors_activated"] == 3, "actor 0 was active on both hosts and counts once"
-    assert (run["peak_rss_bytes"], run["cpu_seconds"], run["gc_seconds"]) == (2000, 3.0, 0.5)
+    assert (run["cpu_seconds"], run["gc_collections"], run["gc_seconds"]) == (3.0, 2, 0.5)
     assert run["latency_ms"]["p50"] == pytest.approx(1, rel=1 / 60)
     assert run["latency_ms"]["p99"] == pytest.approx(9, rel=1 / 60)
     assert run["latency_ms"]["max"] == 9
-    assert run["error"] is None
     assert "activations_per_second" not in run
 
 
-def test_one_failed_host_fails_the_run() -> None:
-    run = summarize([part("a", b"\1", []), part("b", b"\1", [], error="it crashed", exit_code=1)])
-    assert (run["error"], run["exit_code"]) == ("b: it crashed", 1)
+def test_what_hosts_in_one_process_share_counts_once() -> None:
+    shared = part("a", b"", [])["process"]
+    run = summarize([part("a", b"", [], process=shared), part("b", b"", [], process=shared)])
+    assert (run["cpu_seconds"], run["gc_collections"], run["gc_seconds"]) == (1.5, 1, 0.25)
     assert run["latency_ms"] == {"p50": None, "p95": None, "p99": None, "max": None}
+
+
+def test_a_run_without_parts_has_its_error() -> None:
+    stop = Stop()
+    stop.ask(1, "host-2 (process 7) was ended by SIGKILL")
+    run = report.result(parse(["-hosts", "3", "-mode", "local"]), "pure", [], 5, stop)
+    assert (run["error"], run["exit_code"]) == ("host-2 (process 7) was ended by SIGKILL", 1)
+    assert (run["per_host"], run["ops_per_second"], run["hosts"], run["peak_rss_bytes"]) == ([], 0.0, 3, 5)
+    assert ujson.loads(ujson.dumps(run))["error"] == run["error"]
 
 
 def test_activation_rate_is_that_of_the_slowest_host() -> None:
@@ -89,9 +103,10 @@ def test_activation_rate_is_that_of_the_slowest_host() -> None:
 
 
 def test_the_result_is_json_and_the_summary_shows_all_of_it() -> None:
-    options = parse(["-actors", "4"])
+    options = parse(["-actors", "4", "-hosts", "2", "-mode", "local"])
     parts = [part("host-1", bytes([1, 0, 1, 0]), [5]), part("host-2", bytes(4), [5])]
-    run = report.result(options, "pure", parts)
+    run = report.result(options, "pure", parts, 3 << 20, Stop())
+    assert (run["error"], run["exit_code"], run["processes"]) == (None, 0, 2)
     assert ujson.loads(ujson.dumps(run))["per_host"][1]["host"] == "host-2"
     text = report.summary(run)
     for shown in (
@@ -101,6 +116,8 @@ def test_the_result_is_json_and_the_summary_shows_all_of_it() -> None:
         "2 different ones activated of 4",
         "p99 5.000 ms",
         "no reply from",
+        "3 MiB, 2 processes and this one together",
+        "FORWARDED",
     ):
         assert shown in text
     table = text.splitlines()[-3:]
@@ -109,7 +126,9 @@ def test_the_result_is_json_and_the_summary_shows_all_of_it() -> None:
 
 
 def test_banner_names_every_setting() -> None:
-    text = report.banner(parse(["-profile", "massive", "-warm", "-memlimit", "0", "-cpuprofile", "p.json"]), "pure")
+    text = report.banner(
+        parse(["-profile", "massive", "-hosts", "1", "-warm", "-memlimit", "0", "-cpuprofile", "p.json"]), "pure"
+    )
     for shown in (
         "massive",
         "1 (standalone)",
@@ -126,6 +145,14 @@ def test_banner_names_every_setting() -> None:
         assert shown in text
 
 
+def test_banner_says_where_the_hosts_are() -> None:
+    def shown(flags: str) -> str:
+        return report.banner(parse(["-mode", "local", *flags.split()]), "pure")
+
+    assert "3 (ring-only, a process each)" in shown("-hosts 3")
+    assert "3 (ring-only, in one process)" in shown("-hosts 3 -inprocess")
+
+
 def test_progress_of_several_processes_is_one_line() -> None:
     sample: Progress = {
         "elapsed": 5.0,
@@ -139,7 +166,7 @@ def test_progress_of_several_processes_is_one_line() -> None:
         "gc_collections": 1,
         "gc_seconds": 0.5,
     }
-    line = report.progress_line([sample, sample])
+    line = report.progress_line([sample, sample], 25 << 20)
     assert "\n" not in line
-    for shown in ("2,000 ops/s", "CPU 180.0 %", "20 MiB", "actors        14", "20 load + 6 host", "GC +2 (1000 ms)"):
+    for shown in ("2,000 ops/s", "CPU 180.0 %", "25 MiB", "actors        14", "20 load + 6 host", "GC +2 (1000 ms)"):
         assert shown in line

@@ -1,4 +1,4 @@
-"""One host's part: what it returns, and how it fails."""
+"""The steps of hosts in one process: what they return, and how they fail."""
 
 from __future__ import annotations
 
@@ -7,85 +7,94 @@ from time import perf_counter
 
 import pytest
 
-from theatre_gevent import Context, Host
-from theatre_gevent.loadtest import run as run_module
+from theatre_gevent import Context
+from theatre_gevent.loadtest import part as part_module
 from theatre_gevent.loadtest.options import LoadOptions, parse
-from theatre_gevent.loadtest.result import Warmth
-from theatre_gevent.loadtest.run import HostSpec, Watcher, run_host
+from theatre_gevent.loadtest.part import HostSpec, Part, imbalance
+from theatre_gevent.loadtest.run import Watcher, run
 from theatre_gevent.loadtest.stop import Stop
-from theatre_gevent.loadtest.workload import ACTOR_TYPE, Tally, make_refs
+from theatre_gevent.loadtest.workload import ACTOR_TYPE, make_refs
 
 
 @pytest.fixture
 def options() -> LoadOptions:
     """A test of 50 actors and 0.2 s."""
-    return parse(["-actors", "50", "-workers", "3", "-duration", "200ms", "-warm"])
+    return parse(["-hosts", "1", "-actors", "50", "-workers", "3", "-duration", "200ms", "-warm"])
+
+
+def deaf() -> Watcher:
+    return Watcher(lambda samples, rss: None, lambda warmth: None, lambda: None)
 
 
 def test_a_part_is_plain_data_and_tells_how_it_goes(options: LoadOptions) -> None:
     heard: list[object] = []
-
-    def warmed(warmth: Warmth) -> None:
-        heard.append(warmth["actors_alive"])
-
-    part = run_host(HostSpec(0, options), Stop(), Watcher(heard.append, warmed, lambda: heard.append("stopping")))
+    stop = Stop()
+    watcher = Watcher(
+        lambda samples, rss: heard.append(samples),
+        lambda warmth: heard.append(warmth["actors_alive"]),
+        lambda: heard.append("stopping"),
+    )
+    outcome = run(options, stop, watcher)
     assert heard == [50, "stopping"]
-    assert (part["host"], part["error"], part["exit_code"]) == ("host-1", None, 0)
+    (part,) = outcome.parts
+    assert (part["host"], stop.error, stop.exit_code) == ("host-1", None, 0)
     assert part["activated"] == b"\1" * 50
     assert part["sends"] + part["requests"] + 50 == part["metrics"]["messages_received"]
     assert part["metrics"]["messages_queued"] == part["metrics_stopped"]["actors_active"] == 0
     assert part["warm"] is not None
     assert part["warm"]["activations"] == part["inits"] == part["shutdowns"] == 50
     assert part["duration"] >= 0.2
+    assert min(outcome.peak_rss, part["process"]["peak_rss"]) > 1 << 20
 
 
 def test_a_stop_asked_before_the_start_ends_at_once(options: LoadOptions) -> None:
     stop = Stop()
     stop.ask(130)
-    part = run_host(HostSpec(0, replace(options, duration=40.0)), stop, Watcher(print, print, lambda: None))
+    (part,) = run(replace(options, duration=40.0), stop, deaf()).parts
     assert part["duration"] < 30
-    assert (part["exit_code"], part["sends"], part["inits"]) == (130, 0, 0)
+    assert (stop.exit_code, part["sends"], part["inits"]) == (130, 0, 0)
 
 
 def test_workers_of_a_host_that_does_not_run_fail_the_part(options: LoadOptions) -> None:
-    stop, tally = Stop(), Tally(50)
-    run_module._work(Host(), make_refs(50), tally, HostSpec(0, options), perf_counter() + 20, stop)
+    stop = Stop()
+    part = Part(HostSpec(0, replace(options, duration=20.0)), make_refs(50), stop)
+    part.work(perf_counter())
     assert stop.exit_code == 1
     assert stop.error is not None
-    assert stop.error.startswith("a worker failed: ")
-    assert tally.working == 0
+    assert stop.error.startswith("host-1: a worker failed: ")
+    assert part.tally.working == 0
 
 
 def test_workers_that_do_not_end_are_killed_and_fail_the_part(
     options: LoadOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_END_GRACE", 0.2)
+    monkeypatch.setattr(part_module, "END_GRACE", 0.2)
+    monkeypatch.setattr(part_module, "ACTOR_TYPE", "another")
 
     def silent(ctx: Context) -> None:
         """Never answers."""
 
-    stop, tally = Stop(), Tally(50)
-    with Host(request_timeout=40) as host:
-        host.register_actor(ACTOR_TYPE, silent)
-        spec = HostSpec(0, replace(options, sendpct=0))
-        run_module._work(host, make_refs(50), tally, spec, perf_counter() + 0.1, stop)
-    assert (stop.error, stop.exit_code) == ("3 workers did not end within 0.2 s of the deadline", 1)
-    assert tally.working == 0
+    stop = Stop()
+    part = Part(HostSpec(0, replace(options, sendpct=0, duration=0.1)), make_refs(50), stop)
+    part.host.register_actor(ACTOR_TYPE, silent)
+    part.start()
+    part.work(perf_counter())
+    part.host.stop()
+    assert (stop.error, stop.exit_code) == ("host-1: 3 workers did not end within 0.2 s of the deadline", 1)
+    assert part.tally.working == 0
 
 
-def test_a_lost_message_fails_the_part() -> None:
+def test_a_lost_message_is_an_imbalance() -> None:
     metrics = {
         "messages_sent": 10,
-        "messages_received": 7,
+        "messages_received": 6,
         "messages_dead_lettered": 1,
         "messages_queued": 1,
+        "messages_forwarded": 1,
+        "messages_arrived": 3,
     }
-    stop = Stop()
-    run_module._check_balance({**metrics, "messages_sent": 9}, stop)
-    assert not stop.wanted
-    run_module._check_balance(metrics, stop)
-    assert stop.error == "the counters do not balance: 10 sent, 7 received, 1 dead, 1 queued"
-    assert stop.exit_code == 1
+    assert imbalance({**metrics, "messages_sent": 9}) is None
+    assert imbalance(metrics) == ("the counters do not balance: 10 sent, 6 received, 1 dead, 1 queued, 1 forwarded")
 
 
 def test_workers_have_random_numbers_of_their_own(options: LoadOptions) -> None:
@@ -97,3 +106,16 @@ def test_workers_have_random_numbers_of_their_own(options: LoadOptions) -> None:
     }
     assert len(draws) == 8
     assert HostSpec(1, options).rng(3).random() == HostSpec(1, options).rng(3).random()
+
+
+def test_all_workers_enter_where_the_mode_says(options: LoadOptions) -> None:
+    def workers(mode: str) -> list[int]:
+        return [HostSpec(index, replace(options, mode=mode, hosts=3)).workers for index in range(3)]
+
+    assert workers("mixed") == workers("local") == [3, 3, 3]
+    assert workers("forward") == [9, 0, 0]
+
+
+def test_admin_ports_are_8081_and_up(options: LoadOptions) -> None:
+    assert HostSpec(0, options).admin_addr is None
+    assert HostSpec(2, options, admin=True).admin_addr == "127.0.0.1:8083"

@@ -34,21 +34,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: LoadOptions) -> int:
     from . import report  # these need the optional packages that were just looked for
-    from .run import HostSpec, Watcher, build, run_host
+    from .process import build
+    from .run import Watcher, run
 
     stop = Stop()
     _listen(stop)
     _say(report.banner(options, build()) + "\n")
     watcher = Watcher(
-        progress=lambda sample: _say(report.progress_line([sample])),
+        progress=lambda samples, rss: _say(report.progress_line(samples, rss)),
         warmed=lambda warmth: _say(report.warm_line(warmth)),
         stopping=lambda: _say("stopping"),
     )
-    result = report.result(options, build(), [run_host(HostSpec(0, options), stop, watcher)])
-    _say(report.summary(result))
-    code = int(result["exit_code"])
-    if result["error"] is not None:
-        _complain(result["error"])
+    outcome = run(options, stop, watcher)
+    result = report.result(options, build(), outcome.parts, outcome.peak_rss, stop)
+    if outcome.parts:
+        _say(report.summary(result))
+    code = stop.exit_code
+    if stop.error is not None:
+        _complain(stop.error)
     if options.json is not None:
         try:
             report.write_json(options.json, result)
@@ -62,8 +65,8 @@ def _listen(stop: Stop) -> None:
     """Let the first signal end the run, and the second one end the process at once."""
 
     def caught(number: signal.Signals, code: int) -> None:
-        _say(f"{number.name}: ending the run; once more ends it at once")
         signal.signal(number, signal.SIG_DFL)
+        _say(f"{number.name}: ending the run; once more ends it at once")
         stop.ask(code)
 
     gevent.signal_handler(signal.SIGINT, caught, signal.SIGINT, INTERRUPTED)

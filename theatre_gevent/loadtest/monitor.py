@@ -1,8 +1,9 @@
-"""Memory, CPU and garbage collection of this process while a part runs."""
+"""Memory, CPU and garbage collection while a test runs."""
 
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import gevent
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from typing_extensions import Self
 
@@ -78,30 +79,73 @@ class RareGc:
             self.seconds += perf_counter() - self._started
 
 
-class Monitor:
-    """Looks at the process four times a second, from a greenlet.
+class MemoryWatch:
+    """Looks at the memory of all processes of a run four times a second, from a greenlet.
 
     Args:
-        tally: What the workers count.
-        memlimit: Bytes of resident memory above which the run is stopped, 0 for no limit.
+        pids: The processes. One that has ended counts nothing.
+        memlimit: Bytes of resident memory, summed over them, above which the run is stopped; 0 for no limit.
         stop: How it is stopped.
-        host_greenlets: Tells how many greenlets the host has.
+
+    Attributes:
+        rss: Bytes at the last look.
+        peak_rss: The most that was seen at one look.
+    """
+
+    def __init__(self, pids: Iterable[int], memlimit: int, stop: Stop) -> None:
+        self._memlimit = memlimit
+        self._stop = stop
+        self._processes = []
+        for pid in pids:
+            with suppress(psutil.NoSuchProcess):
+                self._processes.append(psutil.Process(pid))
+        self.rss = 0
+        self.peak_rss = 0
+        self._look()
+        self._greenlet = gevent.spawn(self._run)
+
+    def close(self) -> None:
+        """Look a last time and stop looking."""
+        self._look()
+        self._greenlet.kill()
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(SAMPLE_INTERVAL)
+            self._look()
+
+    def _look(self) -> None:
+        rss = 0
+        for process in self._processes:
+            with suppress(psutil.NoSuchProcess):
+                rss += process.memory_info().rss
+        self.rss = rss
+        self.peak_rss = max(self.peak_rss, rss)
+        if self._memlimit and rss > self._memlimit:
+            mib = 1 << 20
+            self._stop.ask(
+                1, f"memory limit exceeded: {rss / mib:,.0f} MiB resident, -memlimit is {self._memlimit / mib:,.0f} MiB"
+            )
+
+
+class Monitor:
+    """Looks at this process four times a second, from a greenlet.
+
+    Args:
+        tallies: What the workers count, one for each host of this process.
+        host_greenlets: Tells how many greenlets the hosts have.
         rare_gc: Is told to look now and then.
         on_progress: Called every five seconds while workers work.
     """
 
     def __init__(
         self,
-        tally: Tally,
-        memlimit: int,
-        stop: Stop,
+        tallies: Sequence[Tally],
         host_greenlets: Callable[[], int],
         rare_gc: RareGc,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self._tally = tally
-        self._memlimit = memlimit
-        self._stop = stop
+        self._tallies = tallies
         self._host_greenlets = host_greenlets
         self._rare_gc = rare_gc
         self._on_progress = on_progress
@@ -153,14 +197,10 @@ class Monitor:
         self.rss = rss = self._process.memory_info().rss
         if rss > self.peak_rss:
             self.peak_rss = rss
-        if self._memlimit and rss > self._memlimit and not self._stop.wanted:
-            mib = 1 << 20
-            self._stop.ask(
-                1, f"memory limit exceeded: {rss / mib:,.0f} MiB resident, -memlimit is {self._memlimit / mib:,.0f} MiB"
-            )
 
     def _reading(self, now: float) -> tuple[float, int, float, int, float]:
-        return now, self._tally.operations(), self.cpu_seconds(), self._rare_gc.collections, self._rare_gc.seconds
+        done = sum(tally.operations() for tally in self._tallies)
+        return now, done, self.cpu_seconds(), self._rare_gc.collections, self._rare_gc.seconds
 
     def _report(self, now: float, started: float) -> None:
         before, current = self._last, self._reading(now)
@@ -173,8 +213,8 @@ class Monitor:
                 "operations": current[1] - before[1],
                 "cpu_percent": 100 * (current[2] - before[2]) / interval,
                 "rss": self.rss,
-                "actors_active": self._tally.alive(),
-                "load_greenlets": self._tally.working,
+                "actors_active": sum(tally.alive() for tally in self._tallies),
+                "load_greenlets": sum(tally.working for tally in self._tallies),
                 "host_greenlets": self._host_greenlets(),
                 "gc_collections": current[3] - before[3],
                 "gc_seconds": current[4] - before[4],

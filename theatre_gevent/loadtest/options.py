@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 MODES = ("mixed", "forward", "local")
+DEFAULT_HOSTS, MAX_HOSTS = 3, 100
 
 
 class UsageError(Exception):
@@ -53,7 +54,9 @@ class LoadOptions:
     Attributes:
         profile: Name of the profile that the other values were taken from where no flag gave them.
         hosts: Number of hosts.
-        mode: `mixed`, `forward` or `local`: which hosts get workers, and whom these address.
+        inprocess: All hosts live in the command's own process; one alone always does.
+        mode: `mixed` (workers on all hosts, random actors), `forward` (all workers on the first host, random actors)
+            or `local` (workers on all hosts, which address the actors that the ring gives to their own host).
         dsn: Postgres to use, None for a cluster without a database.
         actors: Size of the pool of actors, over all hosts.
         workers: Workers per host.
@@ -61,17 +64,18 @@ class LoadOptions:
         host_inbox: `host_inbox_size` of the hosts.
         idle_timeout: `idle_timeout` of the hosts.
         duration: How long the workers work.
-        memlimit: The run ends when a process' resident memory exceeds it; 0 for no limit.
+        memlimit: The run ends when the resident memory of all processes exceeds it; 0 for no limit.
         sendpct: Percentage of operations that are sends; the others are requests.
         seed: Of the random choices.
         warm: Activate every actor before the clock starts.
-        cpuprofile: Where to write a CPU profile.
-        memprofile: Where to write a memory profile.
+        cpuprofile: Where to write a CPU profile; see `profile_files`.
+        memprofile: Where to write a memory profile; see `profile_files`.
         json: Where to write the result.
     """
 
     profile: str
     hosts: int
+    inprocess: bool
     mode: str
     dsn: str | None
     actors: int
@@ -87,6 +91,34 @@ class LoadOptions:
     cpuprofile: Path | None
     memprofile: Path | None
     json: Path | None
+
+    @property
+    def processes(self) -> int:
+        """How many processes are started for hosts; 0: they live in the command's own."""
+        return 0 if self.inprocess or self.hosts == 1 else self.hosts
+
+    def for_process(self, name: str) -> LoadOptions:
+        """Return the options for a process of one host: with names of profiles that are its own."""
+        return replace(self, cpuprofile=_named(self.cpuprofile, name), memprofile=_named(self.memprofile, name))
+
+    def data(self) -> dict[str, Any]:
+        """Return plain data for `from_data`."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> LoadOptions:
+        """Return the options that were made plain data."""
+        paths = {name: Path(data[name]) for name in ("cpuprofile", "memprofile", "json") if data[name] is not None}
+        return cls(**{**data, **paths})
+
+
+def host_names(hosts: int) -> list[str]:
+    """Return the ids of so many hosts."""
+    return [f"host-{number}" for number in range(1, hosts + 1)]
+
+
+def _named(path: Path | None, name: str) -> Path | None:
+    return None if path is None else path.with_name(f"{path.stem}.{name}{path.suffix}")
 
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -156,19 +188,20 @@ def _settle(given: argparse.Namespace) -> LoadOptions:
         if not given.dsn:
             raise UsageError("-dsn must be a Postgres connection string, got an empty one")
         raise UsageError("-dsn is not available yet: this version has no Postgres cluster; leave it out")
-    if given.hosts != 1:
-        raise UsageError(f"-hosts {given.hosts} is not available yet: this version has no cluster; use -hosts 1")
     profile = PROFILES[given.profile]
     values = {name: getattr(given, name) for name in LoadOptions.__dataclass_fields__}
     for name in ("actors", "workers", "actor_inbox", "host_inbox", "idle_timeout", "memlimit"):
         if values[name] is None:
             values[name] = getattr(profile, name)
-    for flag in ("cpuprofile", "memprofile", "json"):
-        _check_writable(flag, values[flag])
     cpuprofile: Path | None = values["cpuprofile"]
     if cpuprofile is not None and cpuprofile.suffix not in CPU_FORMATS:
         raise UsageError(f"-cpuprofile must end in {' or '.join(CPU_FORMATS)}, got {str(cpuprofile)!r}")
-    return LoadOptions(**values)
+    options = LoadOptions(**values)
+    _check_writable("json", options.json)
+    for each in [options.for_process(name) for name in host_names(options.processes)] or [options]:
+        _check_writable("cpuprofile", each.cpuprofile)
+        _check_writable("memprofile", each.memprofile)
+    return options
 
 
 def _check_writable(flag: str, path: Path | None) -> None:
@@ -197,10 +230,11 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="loadtest.py",
-        description="Keep a host busy: workers send to and request from random actors, and the result is printed.",
+        description="Keep hosts busy: workers send to and request from random actors, and the result is printed. Each "
+        "host is a process of its own, and together they are a cluster without a database.",
         epilog="Profiles: " + "; ".join(map(_describe, PROFILES.values())) + ". Every flag is also spelled with two "
-        "dashes. Exit codes: 0 done, 1 the run failed (memory limit, a crash, counters that do not balance), 2 bad "
-        "flags, 130 Ctrl+C, 143 SIGTERM; all but 2 print the summary.",
+        "dashes. Exit codes: 0 done, 1 the run failed (memory limit, a host crashed, counters that do not balance), "
+        "2 bad flags, 130 Ctrl+C, 143 SIGTERM. The summary is printed unless a host crashed or the flags were bad.",
         allow_abbrev=False,
         add_help=False,
     )
@@ -210,8 +244,15 @@ def _parser() -> argparse.ArgumentParser:
         group.add_argument(f"-{name}", f"--{name}", **settings)
 
     flag("profile", choices=PROFILES, default="small", help="sizes, see below; default small")
-    flag("hosts", type=_count(1, 1000), default=1, metavar="N", help="number of hosts; only 1 for now")
-    flag("mode", choices=MODES, default="mixed", help="who addresses whom; makes no difference to one host")
+    flag(
+        "hosts",
+        type=_count(1, MAX_HOSTS),
+        default=DEFAULT_HOSTS,
+        metavar="N",
+        help=f"number of hosts; default {DEFAULT_HOSTS}",
+    )
+    flag("inprocess", action="store_true", help="all hosts in one process, as one host alone always is")
+    flag("mode", choices=MODES, default="mixed", help=_MODE_HELP)
     flag("dsn", metavar="DSN", help="Postgres connection string; not available yet")
     flag("actors", type=_count(1, 100_000_000), metavar="N", help="size of the pool of actors")
     flag("workers", type=_count(1, 100_000), metavar="N", help="workers per host")
@@ -219,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("hostinbox", dest="host_inbox", type=_count(1, 1 << 30), metavar="N", help="messages accepted and not handled")
     flag("idle", dest="idle_timeout", type=_duration, metavar="TIME", help="an actor leaves when idle for so long")
     flag("duration", type=_duration, default=30.0, metavar="TIME", help="30s, 2m, 1h30m, 500ms; default 30s")
-    flag("memlimit", type=_size, metavar="SIZE", help="end when resident memory exceeds it: 8 (GiB), 512M, 0 for none")
+    flag("memlimit", type=_size, metavar="SIZE", help=_LIMIT_HELP)
     flag("sendpct", type=_count(0, 100), default=70, metavar="N", help="percentage of sends; default 70")
     flag("seed", type=_count(0, (1 << 63) - 1), default=1, metavar="N", help="of the random choices; default 1")
     flag("warm", action="store_true", help="activate every actor before the clock starts")
@@ -230,7 +271,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_CPU_HELP = "CPU profile (pyinstrument): .html opens in a browser, .json at speedscope.app"
+_MODE_HELP = (
+    "mixed: workers on all hosts, random actors; forward: all workers on the first host; local: the workers of each "
+    "host address its own actors; default mixed"
+)
+_LIMIT_HELP = "end when all processes together hold more resident memory: 8 (GiB), 512M, 0 for none"
+_CPU_HELP = (
+    "CPU profile (pyinstrument): .html opens in a browser, .json at speedscope.app; with a process for each host, "
+    "p.html becomes p.host-1.html and so on"
+)
 
 
 def _describe(p: Profile) -> str:

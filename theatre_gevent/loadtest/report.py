@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .options import LoadOptions
     from .result import HostResult, Progress, Warmth
+    from .stop import Stop
 
 _MIB = 1 << 20
 _BUILDS = {"pure": "plain Python", "compiled": "compiled"}
@@ -24,14 +25,17 @@ _BUILDS = {"pure": "plain Python", "compiled": "compiled"}
 
 def banner(options: LoadOptions, build: str) -> str:
     """Return what is about to be done, with what."""
-    standalone = "standalone" if options.hosts == 1 else "ring-only"
+    hosts = "standalone"
+    if options.hosts > 1:
+        hosts = "ring-only, " + ("a process each" if options.processes else "in one process")
+    through = f" ({options.workers * options.hosts:,}, all through host-1)" if options.mode == "forward" else ""
     limit = f"{options.memlimit / _MIB:,.0f} MiB" if options.memlimit else "none"
     rows = [
         ("profile", options.profile),
-        ("hosts", f"{options.hosts} ({standalone})"),
+        ("hosts", f"{options.hosts} ({hosts})"),
         ("mode", options.mode),
         ("actors", f"{options.actors:,}" + (", all activated first" if options.warm else "")),
-        ("workers", f"{options.workers:,} per host"),
+        ("workers", f"{options.workers:,} per host{through}"),
         ("mix", f"{options.sendpct} % send, {100 - options.sendpct} % request"),
         ("duration", f"{options.duration:g} s"),
         ("inboxes", f"{options.actor_inbox:,} per actor, {options.host_inbox:,} per host"),
@@ -49,8 +53,12 @@ def banner(options: LoadOptions, build: str) -> str:
     return "theatre_gevent load test\n" + "\n".join(f"  {name + ':':<14}{value}" for name, value in rows)
 
 
-def progress_line(samples: list[Progress]) -> str:
+def progress_line(samples: list[Progress], rss: int) -> str:
     """Return one line for what all processes reported of an interval.
+
+    Args:
+        samples: One of each process with hosts.
+        rss: Resident memory of all processes in bytes.
 
     CPU is in percent of one core; greenlets are the load's own plus the hosts' workers, at work or parked.
     """
@@ -60,7 +68,7 @@ def progress_line(samples: list[Progress]) -> str:
     return (
         f"[{max(s['elapsed'] for s in samples):5.0f} s]  {rate:11,.0f} ops/s  "
         f"CPU {sum(s['cpu_percent'] for s in samples):5.1f} %  "
-        f"RSS {sum(s['rss'] for s in samples) / _MIB:7,.0f} MiB  "
+        f"RSS {rss / _MIB:7,.0f} MiB  "
         f"actors {sum(s['actors_active'] for s in samples):9,}  "
         f"greenlets {load} load + {hosts} host  "
         f"GC +{sum(s['gc_collections'] for s in samples)} ({1000 * sum(s['gc_seconds'] for s in samples):.0f} ms)"
@@ -73,8 +81,16 @@ def warm_line(warmth: Warmth) -> str:
     return f"warm: {warmth['actors_alive']:,} actors alive in {warmth['seconds']:.2f} s, {rate:,.0f} activations/s"
 
 
-def result(options: LoadOptions, build: str, parts: list[HostResult]) -> dict[str, Any]:
-    """Return the machine-readable result of a run."""
+def result(options: LoadOptions, build: str, parts: list[HostResult], peak_rss: int, stop: Stop) -> dict[str, Any]:
+    """Return the machine-readable result of a run.
+
+    Args:
+        options: What was asked for.
+        build: What `process.build` says.
+        parts: What each host counted; none if one of them crashed.
+        peak_rss: Resident bytes of all processes together, the most at one time.
+        stop: Why the run ended, if before its time.
+    """
     per_host = []
     for part in parts:
         row: dict[str, Any] = {key: value for key, value in part.items() if key not in ("activated", "latencies")}
@@ -82,9 +98,13 @@ def result(options: LoadOptions, build: str, parts: list[HostResult]) -> dict[st
         per_host.append(row)
     return {
         **summarize(parts),
+        "peak_rss_bytes": peak_rss,
+        "error": stop.error,
+        "exit_code": stop.exit_code,
         "latency_timed_every": TIMED_EVERY,
         "profile": options.profile,
         "hosts": options.hosts,
+        "processes": options.processes or 1,
         "mode": options.mode,
         "build": build,
         "python": platform.python_version(),
@@ -117,7 +137,7 @@ def summary(run: dict[str, Any]) -> str:
             f"{run['actors_active_peak']:,} alive at once at most",
         ),
         ("latency", f"{figures}  (requests; {run['latency_samples']:,} timed, 1 in {run['latency_timed_every']})"),
-        ("peak RSS", f"{run['peak_rss_bytes'] / _MIB:,.0f} MiB"),
+        ("peak RSS", f"{run['peak_rss_bytes'] / _MIB:,.0f} MiB" + _together(run["processes"])),
         ("CPU", f"{run['cpu_seconds']:.2f} s"),
         ("GC", f"{run['gc_collections']} collections, {run['gc_seconds']:.3f} s"),
     ]
@@ -132,6 +152,10 @@ def summary(run: dict[str, Any]) -> str:
 def write_json(path: Path, run: dict[str, Any]) -> None:
     """Write a `result` as one JSON object."""
     path.write_text(ujson.dumps(run, indent=2, escape_forward_slashes=False) + "\n", encoding="utf-8")
+
+
+def _together(processes: int) -> str:
+    return f", {processes} processes and this one together" if processes > 1 else ""
 
 
 def _ms(value: float | None) -> str:
@@ -159,12 +183,18 @@ _COLUMNS = {
     "ACTIVATED": "activations_total",
     "ACTIVE": "actors_active",
 }
+_CLUSTER_COLUMNS = {
+    "FORWARDED": "messages_forwarded",
+    "ARRIVED": "messages_arrived",
+    "RETURNED": "messages_returned",
+}
 
 
 def _table(per_host: list[dict[str, Any]]) -> list[str]:
-    lines = ["  " + f"{'HOST':<10}" + "".join(f"{title:>13}" for title in [*_COLUMNS, "OPS/S", "PEAK MIB"])]
+    columns = _COLUMNS | (_CLUSTER_COLUMNS if len(per_host) > 1 else {})
+    lines = ["  " + f"{'HOST':<10}" + "".join(f"{title:>13}" for title in [*columns, "OPS/S", "PEAK MIB"])]
     for row in per_host:
-        cells = [row["metrics"][metric] for metric in _COLUMNS.values()]
-        cells += [round(row["ops_per_second"]), round(row["peak_rss"] / _MIB)]
+        cells = [row["metrics"].get(metric, 0) for metric in columns.values()]
+        cells += [round(row["ops_per_second"]), round(row["process"]["peak_rss"] / _MIB)]
         lines.append("  " + f"{row['host']:<10}" + "".join(f"{cell:>13,}" for cell in cells))
     return lines

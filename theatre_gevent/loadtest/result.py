@@ -37,8 +37,19 @@ class Warmth(TypedDict):
     seconds: float
 
 
-class HostResult(TypedDict):
-    """One host's part; times in seconds, sizes in bytes."""
+class ProcessUsage(TypedDict):
+    """What one process used; times in seconds, sizes in bytes."""
+
+    pid: int
+    peak_rss: int
+    cpu_seconds: float
+    """While the workers worked."""
+    gc_collections: int
+    gc_seconds: float
+
+
+class PartResult(TypedDict):
+    """What one host counted; times in seconds."""
 
     host: str
     duration: float
@@ -60,27 +71,26 @@ class HostResult(TypedDict):
     """One byte per actor of the pool: 1 if it was ever active here."""
     latencies: HistogramData
     warm: Warmth | None
-    peak_rss: int
-    cpu_seconds: float
-    """While the workers worked."""
-    gc_collections: int
-    gc_seconds: float
     metrics: dict[str, int]
     """The host's counters at the end of `duration`."""
     metrics_stopped: dict[str, int]
     """The same after the host had stopped."""
-    error: str | None
-    """Why the part ended before its time or can't be trusted."""
-    exit_code: int
 
 
-def operations(part: HostResult) -> int:
+class HostResult(PartResult):
+    """One host's part."""
+
+    process: ProcessUsage
+    """Of the process that the host lived in, maybe with others."""
+
+
+def operations(part: PartResult) -> int:
     """Return how many operations succeeded: sends that were accepted and requests that were answered."""
     return part["sends"] + part["requests"] - sum(part["reply_errors"].values())
 
 
 def summarize(parts: list[HostResult]) -> dict[str, Any]:
-    """Merge the parts of all hosts, which are processes of their own, into the figures of the whole."""
+    """Merge the parts of all hosts, of one process or several, into the figures of the whole."""
     latencies = Histogram()
     seen = 0
     reply_errors: Counter[str] = Counter()
@@ -90,7 +100,8 @@ def summarize(parts: list[HostResult]) -> dict[str, Any]:
         seen |= int.from_bytes(part["activated"], "little")
         reply_errors.update(part["reply_errors"])
         send_errors.update(part["send_errors"])
-    duration = max(part["duration"] for part in parts)
+    duration = max((part["duration"] for part in parts), default=0.0)
+    processes = {part["process"]["pid"]: part["process"] for part in parts}.values()
     summary: dict[str, Any] = {
         "ops_per_second": sum(map(operations, parts)) / duration if duration > 0 else 0.0,
         "operations": sum(map(operations, parts)),
@@ -103,15 +114,14 @@ def summarize(parts: list[HostResult]) -> dict[str, Any]:
         "inits": sum(part["inits"] for part in parts),
         "shutdowns": sum(part["shutdowns"] for part in parts),
         "different_actors_activated": seen.bit_count(),
-        # The hosts' peaks need not coincide, so with several hosts these two are upper bounds.
+        # The hosts' peaks need not coincide, so with several hosts this is an upper bound.
         "actors_active_peak": sum(part["actors_active_peak"] for part in parts),
-        "peak_rss_bytes": sum(part["peak_rss"] for part in parts),
         "duration_seconds": duration,
         "latency_ms": latency_ms(latencies),
         "latency_samples": latencies.count(),
-        "cpu_seconds": sum(part["cpu_seconds"] for part in parts),
-        "gc_collections": sum(part["gc_collections"] for part in parts),
-        "gc_seconds": sum(part["gc_seconds"] for part in parts),
+        "cpu_seconds": sum(process["cpu_seconds"] for process in processes),
+        "gc_collections": sum(process["gc_collections"] for process in processes),
+        "gc_seconds": sum(process["gc_seconds"] for process in processes),
     }
     warmths = [part["warm"] for part in parts if part["warm"] is not None]
     if warmths:
@@ -119,9 +129,6 @@ def summarize(parts: list[HostResult]) -> dict[str, Any]:
         summary["warm_actors_alive"] = sum(warmth["actors_alive"] for warmth in warmths)
         summary["warm_seconds"] = seconds
         summary["activations_per_second"] = sum(w["activations"] for w in warmths) / seconds if seconds > 0 else 0.0
-    errors = [f"{part['host']}: {part['error']}" for part in parts if part["error"] is not None]
-    summary["error"] = "; ".join(errors) or None
-    summary["exit_code"] = next((part["exit_code"] for part in parts if part["exit_code"]), 0)
     return summary
 
 

@@ -1,209 +1,203 @@
-"""One host's part of a load test: a spec in, a plain dict out."""
+"""A whole test: all hosts, wherever they live, take the same steps together."""
 
 from __future__ import annotations
 
-import sys
+import os
+from collections import deque
 from dataclasses import dataclass
-from functools import partial
-from random import Random
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
-from gevent.event import Event
 
-from theatre_gevent.host import Host
-
-from .monitor import Monitor, RareGc
-from .profiling import MemoryProfile, cpu_profile
-from .workload import ACTOR_TYPE, LoadActor, Tally, make_refs, warm, work
+from .children import ChildProcess, Crash
+from .monitor import MemoryWatch
+from .part import COUNTERS, STOP_TIMEOUT, HostSpec
+from .process import LocalProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from theatre_gevent.messages import Ref
+    from collections.abc import Callable, Sequence
 
     from .options import LoadOptions
     from .result import HostResult, Progress, Warmth
     from .stop import Stop
 
-REQUEST_TIMEOUT = 3.0
-CLEANUP_INTERVAL = 0.5
+    class Process(Protocol):
+        """Some of the hosts; the steps are described in `Part`."""
 
-_END_GRACE = REQUEST_TIMEOUT + 5.0
-"""Seconds after the deadline within which every worker has ended: what it waits for has a timeout."""
+        def start(self) -> dict[str, str | None]:
+            """Start the hosts; return their addresses by name."""
 
-_STOP_TIMEOUT = 60.0
-"""Seconds for a million Shutdown messages."""
+        def join(self, members: dict[str, str]) -> None:
+            """Make the hosts of these names and addresses a cluster."""
+
+        def warm(self) -> Warmth:
+            """Activate the actors that are these hosts' own."""
+
+        def work(self) -> None:
+            """Run the workers, from now to the end of the test."""
+
+        def settle(self) -> list[int]:
+            """Wait until the hosts have handled what they accepted; return counters that then stand still."""
+
+        def finish(self) -> list[HostResult]:
+            """Stop the hosts and return what was counted."""
+
+        def ask_to_stop(self) -> None:
+            """Let the workers end soon."""
+
+        def close(self) -> None:
+            """Let go of everything; a process that was started ends."""
 
 
-@dataclass(frozen=True)
-class HostSpec:
-    """Which part of a test this is.
-
-    Attributes:
-        index: Number of this host, from 0.
-        options: The whole test.
-    """
-
-    index: int
-    options: LoadOptions
-
-    @property
-    def name(self) -> str:
-        """The host's id."""
-        return f"host-{self.index + 1}"
-
-    def rng(self, worker: int) -> Random:
-        """Return a worker's own random numbers: the same ones for the same seed, host and worker."""
-        return Random(f"{self.options.seed}/{self.index}/{worker}")
+_LOOK = 0.1
+_SETTLED_AGAIN = 0.05
+"""Seconds between two looks at whether messages are still under way. Two equal looks show that none is."""
 
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who hears about a part while it runs."""
+    """Who hears about a test while it runs."""
 
-    progress: Callable[[Progress], None]
+    progress: Callable[[list[Progress], int], None]
+    """Gets one sample of each process, and the resident bytes of all of them."""
     warmed: Callable[[Warmth], None]
     stopping: Callable[[], None]
 
 
-def build() -> str:
-    """Return `compiled` if the hot path is, else `pure`."""
-    file = sys.modules[Host.__module__.rpartition(".")[0] + ".core.dispatcher"].__file__ or ""
-    return "pure" if file.endswith(".py") else "compiled"
+@dataclass(frozen=True)
+class Outcome:
+    """What a test came to.
+
+    Attributes:
+        parts: What each host counted; empty if one of them crashed.
+        peak_rss: Resident bytes of all processes together, the most at one time.
+    """
+
+    parts: list[HostResult]
+    peak_rss: int
 
 
-def run_host(spec: HostSpec, stop: Stop, watcher: Watcher) -> HostResult:
-    """Run one host and its workers in this process, from set-up to the host's stop.
+def run(options: LoadOptions, stop: Stop, watcher: Watcher) -> Outcome:
+    """Run a test from set-up to the hosts' stop.
 
     Args:
-        spec: Which part this is.
-        stop: Ends it earlier; a cause found here is left there, too.
+        options: What test.
+        stop: Ends it earlier; why it ended, if not in time, is left there.
         watcher: Hears how it goes.
     """
-    options = spec.options
-    memory = MemoryProfile(options.memprofile)
-    memory.start()
-    tally = Tally(options.actors)
-    host = Host(
-        host_id=spec.name,
-        idle_timeout=options.idle_timeout,
-        request_timeout=REQUEST_TIMEOUT,
-        cleanup_interval=CLEANUP_INTERVAL,
-        drain_timeout=_STOP_TIMEOUT,
-        actor_inbox_size=options.actor_inbox,
-        host_inbox_size=options.host_inbox,
-    )
-    host.register_actor(ACTOR_TYPE, partial(LoadActor, tally))
-    refs = make_refs(options.actors)
-    with RareGc() as rare_gc:
-        monitor = Monitor(tally, options.memlimit, stop, partial(_greenlets, host), rare_gc, watcher.progress)
-        host.start()
-        warmth = None
-        if options.warm:
-            warmth = _warm(host, refs, tally, stop, watcher)
-            rare_gc.collect()
-        with cpu_profile(options.cpuprofile):
-            cpu = monitor.cpu_seconds()
-            started = monitor.start_clock()
-            _work(host, refs, tally, spec, started + options.duration, stop)
-            _wait_until_quiet(host)
-            duration = perf_counter() - started
-            cpu = monitor.cpu_seconds() - cpu
-            monitor.stop_clock()
-        metrics = host.metrics.snapshot()
-        memory.write(f"{tally.alive():,} of {options.actors:,} actors alive, at the end of the run")
-        watcher.stopping()
-        alive_peak = tally.alive_peak()
-        host.stop()
-        stopped = host.metrics.snapshot()
-        monitor.close()
-    _check_balance(stopped, stop)
-    return {
-        "host": spec.name,
-        "duration": duration,
-        "sends": tally.sends,
-        "requests": tally.requests,
-        "send_errors": tally.send_errors,
-        "reply_errors": tally.reply_errors,
-        "examples": tally.examples,
-        "inits": tally.inits,
-        "shutdowns": tally.shutdowns,
-        "actors_active_peak": alive_peak,
-        "activated": bytes(tally.activated),
-        "latencies": tally.latencies.data(),
-        "warm": warmth,
-        "peak_rss": monitor.peak_rss,
-        "cpu_seconds": cpu,
-        "gc_collections": rare_gc.collections,
-        "gc_seconds": rare_gc.seconds,
-        "metrics": metrics,
-        "metrics_stopped": stopped,
-        "error": stop.error,
-        "exit_code": stop.exit_code,
-    }
-
-
-def _warm(host: Host, refs: list[Ref], tally: Tally, stop: Stop, watcher: Watcher) -> Warmth:
-    started = perf_counter()
+    specs = [HostSpec(index, options) for index in range(options.hosts)]
+    gathered = _Gathered(options.processes or 1, lambda samples: watcher.progress(samples, watch.rss))
+    processes: list[Process] = []
+    parts: list[HostResult] = []
+    pids = [os.getpid()]
     try:
-        warm(host, refs, stop)
-    except Exception as error:  # noqa: BLE001 - whatever it is ends the run and is reported
-        stop.ask(1, f"the warm start failed: {type(error).__name__}: {error}")
-    _wait_until_quiet(host)
-    warmth: Warmth = {
-        "actors_alive": tally.alive(),
-        "activations": tally.inits,
-        "seconds": perf_counter() - started,
-    }
-    watcher.warmed(warmth)
-    return warmth
-
-
-def _work(host: Host, refs: list[Ref], tally: Tally, spec: HostSpec, deadline: float, stop: Stop) -> None:
-    """Run the workers and wait for their end."""
-    options = spec.options
-    ended = Event()
-
-    def one(number: int) -> None:
+        if options.processes:
+            for number, spec in enumerate(specs):
+                child = ChildProcess(spec, stop, gathered.of(number))
+                processes.append(child)
+                pids.append(child.pid)
+        else:
+            processes.append(LocalProcess(specs, stop, gathered.of(0)))
+        watch = MemoryWatch(pids, options.memlimit, stop)
         try:
-            work(host, refs, tally, spec.rng(number), options.sendpct, deadline, stop)
-        except Exception as error:  # noqa: BLE001 - whatever it is ends the run and is reported
-            stop.ask(1, f"a worker failed: {type(error).__name__}: {error}")
+            parts = _run(processes, options, stop, watcher)
+        except Crash as crash:
+            stop.ask(1, str(crash))
         finally:
-            tally.working -= 1
-            if not tally.working:
-                ended.set()
-
-    tally.working = options.workers
-    workers = [gevent.spawn(one, number) for number in range(options.workers)]
-    last = deadline + _END_GRACE
-    while not ended.wait(0.1):
-        now = perf_counter()
-        if stop.wanted:
-            last = min(last, now + _END_GRACE)
-        if now > last:
-            stop.ask(1, f"{tally.working} workers did not end within {_END_GRACE:g} s of the deadline")
-            gevent.killall(workers, timeout=1.0)
-            break
+            watch.close()
+    finally:
+        gevent.joinall([gevent.spawn(process.close) for process in processes])
+    return Outcome(parts, watch.peak_rss)
 
 
-def _wait_until_quiet(host: Host) -> None:
-    """Wait until what was accepted has been handled, at most as long as a stop would."""
-    deadline = perf_counter() + _STOP_TIMEOUT
-    while host.metrics.snapshot()["messages_queued"] and perf_counter() < deadline:
-        gevent.sleep(0.002)
+def _run(processes: Sequence[Process], options: LoadOptions, stop: Stop, watcher: Watcher) -> list[HostResult]:
+    def together(step: str, *arguments: object) -> list[Any]:
+        return _together(processes, stop, step, *arguments)
+
+    members: dict[str, str | None] = {}
+    for addresses in together("start"):
+        members.update(addresses)
+    if options.hosts > 1:
+        together("join", members)
+    if options.warm:
+        done = together("warm")
+        watcher.warmed(
+            {
+                "actors_alive": sum(warmth["actors_alive"] for warmth in done),
+                "activations": sum(warmth["activations"] for warmth in done),
+                "seconds": max(warmth["seconds"] for warmth in done),
+            }
+        )
+    together("work")
+    # The workers of all hosts have ended, but one host's last message may be on its way to another.
+    last, counters = None, together("settle")
+    deadline = perf_counter() + STOP_TIMEOUT
+    while (counters != last or _under_way(counters)) and perf_counter() < deadline:
+        gevent.sleep(_SETTLED_AGAIN)
+        last, counters = counters, together("settle")
+    watcher.stopping()
+    results = [part for parts in together("finish") for part in parts]
+    lost = _under_way(counters)
+    if lost:
+        stop.ask(1, f"the hosts' counters do not balance: {lost} more messages forwarded than arrived")
+    return results
 
 
-def _check_balance(metrics: dict[str, int], stop: Stop) -> None:
-    """A load test whose host lost a message has failed, whatever its speed."""
-    sent, received, dead, queued = (
-        metrics[f"messages_{word}"] for word in ("sent", "received", "dead_lettered", "queued")
-    )
-    if sent != received + dead + queued:
-        stop.ask(1, f"the counters do not balance: {sent} sent, {received} received, {dead} dead, {queued} queued")
+def _under_way(counters: list[list[int]]) -> int:
+    """Return how many messages have left one host and not reached another."""
+    flat = [counter for each in counters for counter in each]
+    forwarded, arrived = (sum(flat[COUNTERS.index(word) :: len(COUNTERS)]) for word in ("forwarded", "arrived"))
+    return forwarded - arrived
 
 
-def _greenlets(host: Host) -> int:
-    return len(host._dispatcher.workers)
+def _together(processes: Sequence[Process], stop: Stop, step: str, *arguments: object) -> list[Any]:
+    """Let all processes take a step at the same time, and tell them when the run shall stop.
+
+    Raises:
+        Crash: One of them is gone; the others are not waited for.
+    """
+    outcomes = [gevent.spawn(_outcome, getattr(process, step), arguments) for process in processes]
+    waiting, told = list(outcomes), False
+    while waiting:
+        if stop.wanted and not told:
+            told = True
+            for process in processes:
+                process.ask_to_stop()
+        gevent.wait(waiting, timeout=_LOOK, count=1)
+        for outcome in waiting:
+            if outcome.ready() and isinstance(outcome.value, Exception):
+                raise outcome.value
+        waiting = [outcome for outcome in waiting if not outcome.ready()]
+    return [outcome.value for outcome in outcomes]
+
+
+def _outcome(step: Callable[..., Any], arguments: tuple[object, ...]) -> Any:
+    """Return what a step returns, or its error: one that ended a greenlet would be printed as well as raised."""
+    try:
+        return step(*arguments)
+    except Exception as error:  # noqa: BLE001 - it is raised by who waits
+        return error
+
+
+class _Gathered:
+    """Puts the progress of several processes together, which comes at about the same time.
+
+    Args:
+        count: How many processes there are.
+        tell: Gets one sample of each.
+    """
+
+    def __init__(self, count: int, tell: Callable[[list[Progress]], None]) -> None:
+        self._samples: list[deque[Progress]] = [deque() for _ in range(count)]
+        self._tell = tell
+
+    def of(self, number: int) -> Callable[[Progress], None]:
+        """Return what takes the samples of one process."""
+
+        def take(sample: Progress) -> None:
+            self._samples[number].append(sample)
+            if all(self._samples):
+                self._tell([samples.popleft() for samples in self._samples])
+
+        return take

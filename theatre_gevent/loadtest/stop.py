@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Stop:
-    """Asks a run to end. The first reason counts.
+    """Asks a run to end. The first reason counts, and what went wrong counts more than a wish.
 
     Attributes:
         wanted: True once somebody asked.
@@ -21,7 +21,7 @@ class Stop:
 
     def ask(self, exit_code: int, error: str | None = None) -> None:
         """End the run soon."""
-        if not self.wanted:
+        if not self.wanted or (error is not None and self.error is None):
             self.wanted = True
             self.error = error
             self.exit_code = exit_code
