@@ -242,8 +242,7 @@ class Outbox:
 
     def _make_room(self, about_to_send: int = 0) -> None:
         """Let those in line in, as many as there is room for; `about_to_send` counts one that is not there yet."""
-        used = self._encoded + len(self._queue) + self._granted + about_to_send
-        free = self._room - used
+        free = self._room - self._encoded - len(self._queue) - self._granted
         free_bytes = self._room_bytes - self._bytes
         if free <= 0 or free_bytes <= 0:
             return
@@ -252,6 +251,7 @@ class Outbox:
                 self.full = False
                 self._set_limit()
             return
+        free -= about_to_send
         if self._encoded:  # large ones would overshoot by the size of the line
             free = min(free, max(1 - self._granted, free_bytes * self._encoded // self._bytes))
         while self._line and free > 0:
@@ -261,7 +261,9 @@ class Outbox:
             self._granted += 1
             place.turn.set(None)
 
-    def _expire_line(self, now: float) -> None:
+    def _look_at_line(self, now: float) -> None:
+        """Send away who has waited long enough, and see whether somebody let in has sent nothing after all."""
+        self._make_room()
         if self._line and min(place.deadline for place in self._line) <= now:
             late = [place for place in self._line if place.deadline <= now]
             self._line = deque(place for place in self._line if place.deadline > now)

@@ -293,7 +293,7 @@ class Transport:
             count += 1
             for link in self._links.values():
                 if link._line:
-                    link._expire_line(now)
+                    link._look_at_line(now)
             if count % every == 0 or late:
                 for link in list(self._links.values()):
                     link._tick(now, late)
