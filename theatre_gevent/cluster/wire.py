@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .outbox import Outbox
     from .sockets import Socket
 
-_READ = 256 * 1024
+_READ_MIN, _READ_MAX = 16 * 1024, 256 * 1024  # a large buffer costs more to get than a small batch to read
 _JOIN = 256 * 1024
 _TLS_SLICE = 64 * 1024  # OpenSSL shows no progress before all it was given is written
 
@@ -70,6 +70,7 @@ class Wire:
         self._signed = 0.0
         self._write_error: TheatreError | None = None
         self._leaving = False
+        self._read_size = _READ_MIN
 
     # -- beginning and end ---------------------------------------------------------------------------------------
 
@@ -162,7 +163,11 @@ class Wire:
         return reason
 
     def _read(self) -> list[Event]:
-        data = self.sock.recv(_READ)
+        data = self.sock.recv(self._read_size)
+        if len(data) == self._read_size:
+            self._read_size = min(_READ_MAX, 2 * self._read_size)
+        elif len(data) < _READ_MIN // 2:
+            self._read_size = _READ_MIN
         if not data:
             return self._connection.receive_eof(self._clock.monotonic())
         self._counters.bytes_in += len(data)
@@ -223,8 +228,9 @@ class Wire:
                 data = outbox._head(_JOIN)
                 if data:
                     self._send(data, outbox)
-                    # Whoever has something to send in this iteration of the loop gets the chance to add it.
-                    let_others_run()
+                    if outbox._queue:
+                        # Whoever has something to send in this iteration of the loop gets the chance to add it.
+                        let_others_run()
                 elif not control:
                     outbox._rest()
                     wake.wait()
