@@ -186,12 +186,28 @@ class Host:
         return None if self._transport is None else self.options.advertise or self._transport.addr
 
     def set_transport(self, transport: Transport) -> None:
-        """Use a transport made elsewhere instead of the options `listen` and so on; before `start`."""
+        """Use a transport made elsewhere instead of the options `listen` and so on; before `start`.
+
+        Raises:
+            InvalidOption: It is another host's, or the host has the option `listen` as well.
+            HostNotRunning: The host was started before.
+        """
         self._check_not_started("transport")
+        if transport.identity.host_id != self.host_id:
+            raise InvalidOption(
+                f"the transport is that of host {transport.identity.host_id!r}, this is {self.host_id!r}"
+            )
+        if self.options.listen is not None:
+            raise InvalidOption("give either the option listen or a transport, not both")
         self._transport = transport
 
     def set_cluster(self, cluster: RingOnlyCluster) -> None:
-        """Use a cluster made elsewhere instead of the option `peers`; before `start`."""
+        """Use a cluster made elsewhere instead of the option `peers`; before `start`.
+
+        Raises:
+            InvalidOption: It is another host's.
+            HostNotRunning: The host was started before.
+        """
         self._check_not_started("cluster")
         if cluster.host_id != self.host_id:
             raise InvalidOption(f"the cluster is that of host {cluster.host_id!r}, this is {self.host_id!r}")
@@ -221,6 +237,8 @@ class Host:
     def _join_cluster(self) -> None:
         options = self.options
         if self._transport is None and options.listen is None:
+            if self._cluster is not None:
+                raise InvalidOption("a cluster needs listen, the address for other hosts, or a transport")
             return
         from .cluster.router import ClusterRouter  # a host by itself needs no sockets: 15 ms of its start
         from .cluster.transport import Transport
@@ -240,13 +258,16 @@ class Host:
             )
         if self._cluster is None:
             self._cluster = RingOnlyCluster(self.host_id, options.advertise or "", self._transport.identity.epoch)
+        elif self._cluster.epoch != self._transport.identity.epoch:
+            raise InvalidOption(
+                f"the cluster's epoch is {self._cluster.epoch} and the transport's {self._transport.identity.epoch}: "
+                "give both the same"
+            )
         router = ClusterRouter(self._dispatcher, self._cluster, self._transport, options.placement_ttl)
         self._dispatcher.router = router
         self._transport.start(router)
         if options.peers is not None:
             self.set_peers(options.peers)
-        else:
-            self._cluster.set_hosts({h: a for h, a in self._cluster.hosts.items() if h != self.host_id})
 
     # -- actors ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gevent
 import msgspec
@@ -20,6 +20,9 @@ from tests.support import assert_balanced, in_background, until
 from theatre_gevent import Context, DeadLetter, Host, Initialize, Ref, Shutdown, StopActor, message
 from theatre_gevent.cluster.router import ClusterRouter
 from theatre_gevent.cluster.transport import Transport
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @message("tests.colour")
@@ -172,7 +175,7 @@ class Cluster:
         host.register_actor("x", self.actors.on(name))
         return host
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         self._sockets = open_sockets()
         self.hosts = {name: self.make(name).start() for name in self.names}
         self.acquaint()

@@ -130,7 +130,6 @@ def test_replies_given_later_by_greenlets_and_native_threads() -> None:
         until(lambda: len(cluster.actors.contexts) == 2)
         assert not any(task.ready() for task in tasks)
         first, second = cluster.actors.contexts
-        assert first.is_request
         gevent.spawn(first.reply, {"by": "greenlet"})
         failed: list[BaseException] = []
 

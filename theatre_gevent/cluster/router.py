@@ -66,6 +66,7 @@ class ClusterRouter:
         self.dropped = 0
         self.returned = 0
         cluster.on_change(self._members_changed)
+        self._members_changed()
 
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the cluster's counters."""
@@ -152,6 +153,7 @@ class ClusterRouter:
         self._pending[seq] = request
         self.taken += 1
         self.requests += 1
+        self.forwarded += 1
         self._ask(way, asked, request)
 
     def _ask(self, link: Link, asked: Asked, request: Request) -> None:
@@ -160,7 +162,6 @@ class ClusterRouter:
         headers = None
         if asked.chain is not None or asked.attempt:
             headers = envelopes.Headers(attempt=asked.attempt, chain=asked.chain)
-        self.forwarded += 1
         link.send(envelopes.Request(asked.ref, asked.body, asked.seq, max(0.0, left), request.sender, headers))
 
     def forget(self, request: Request) -> None:
@@ -206,17 +207,19 @@ class ClusterRouter:
     def _late(self, message: envelopes.Reply | envelopes.Failure) -> None:
         self._dispatcher.replies_late += 1
         if type(message) is envelopes.Failure and message.code in _NOT_TAKEN:
-            self.forwarded -= 1
-            self.taken -= 1
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """A message did not go to another host after all."""
+        self.forwarded -= 1
+        self.taken -= 1
 
     def _failed(self, host_id: str, request: Request, failure: envelopes.Failure) -> None:
         asked: Any = request._activation
         code = failure.code
-        if code in _NOT_TAKEN:
-            self.forwarded -= 1
         if code not in RETRIED:
             if code in _NOT_TAKEN:
-                self.taken -= 1
+                self._take_back()
             self._dispatcher.complete(request, Failure(envelopes.error_of(failure, asked.ref)))
             return
         self.returned += 1
@@ -225,10 +228,11 @@ class ClusterRouter:
         self._evict(asked.ref, host_id)
         if isinstance(verdict, Retry):
             asked.attempt += 1
+            asked.host_id = ""  # nobody has it now; a host that goes down meanwhile does not take it along
             self._pending[asked.seq] = request
             self._dispatcher.clock.call_later(verdict.delay, lambda: self._ask_again(request, host_id))
             return
-        self.taken -= 1
+        self._take_back()
         error = envelopes.error_of(failure, asked.ref)
         if code == envelopes.NOT_HERE:
             error = NoOwner(f"{asked.ref} has no owner: {verdict.reason}")
@@ -238,7 +242,7 @@ class ClusterRouter:
         """In the hub: a request that was not taken goes where its actor is now."""
         asked: Any = request._activation
         if request.result is not OPEN:
-            self.taken -= 1
+            self._take_back()
             return
         try:
             activation = self._dispatcher.actors.get(asked.ref)
@@ -247,14 +251,14 @@ class ClusterRouter:
                 self._ask(link, asked, request)
                 return
             self._pending.pop(asked.seq, None)
-            self.taken -= 1
+            self._take_back()
             self.requests -= 1
             self._dispatcher.requests_queued += 1
             request._activation = self._dispatcher.registry.activate(asked.ref)
             self._deliver_here(request)
         except TheatreError as error:
             self._pending.pop(asked.seq, None)
-            self.taken -= 1
+            self._take_back()
             self._dispatcher.complete(request, Failure(error))
 
     def _deliver_here(self, ctx: Context) -> None:
@@ -272,8 +276,7 @@ class ClusterRouter:
             self._dispatcher.lifecycle.fail(ctx, str(error), error, error)
 
     def _came_back(self, host_id: str, message: envelopes.Returned) -> None:
-        """A plain message was not taken."""
-        self.forwarded -= 1
+        """A plain message was not taken. It stays counted as forwarded while it waits for its next attempt."""
         self.returned += 1
         headers = message.headers or envelopes.Headers()
         verdict = decide_retry(message.code, headers.attempt, host_id, self._dispatcher.request_timeout)
@@ -283,6 +286,7 @@ class ClusterRouter:
             message.headers = headers
             self._dispatcher.clock.call_later(verdict.delay, lambda: self._send_again(message, host_id))
             return
+        self.forwarded -= 1
         self._lose(message.ref, message.body, message.sender, message.text or verdict.reason, None)
 
     def _send_again(self, message: envelopes.Returned, avoid: str) -> None:
@@ -291,14 +295,14 @@ class ClusterRouter:
             activation = self._dispatcher.actors.get(ref)
             link = None if activation is not None else self._find(ref, avoid)
             if link is not None:
-                self.forwarded += 1
                 link.send(envelopes.Send(ref, pack_body(body), sender, message.headers))
                 return
             activation = self._dispatcher.registry.activate(ref)
         except TheatreError as error:
+            self.forwarded -= 1
             self._lose(ref, body, sender, str(error), error)
             return
-        self.taken -= 1
+        self._take_back()
         self._deliver_here(Context(activation, body, sender))
 
     def _lose(self, ref: Ref, body: Any, sender: Ref | None, reason: str, error: BaseException | None) -> None:
