@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @contextmanager
 def _without_news_of_peers() -> Iterator[None]:
-    """Let the hosts hear of each other one after the other: until all have, some refuse others, and that is no news."""
+    """Let the hosts come and go one after the other: some then refuse others or find them gone, and that is no news."""
     log = logging.getLogger("theatre_gevent.cluster")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -114,7 +114,8 @@ class LocalProcess:
         monitor.stop_clock()
         alive = sum(part.tally.alive() for part in self._parts)
         self._memory.write(f"{alive:,} of {self._options.actors:,} actors alive, at the end of the run")
-        results = self._on_all(Part.finish)
+        with _without_news_of_peers():
+            results = self._on_all(Part.finish)
         self.close()
         usage: ProcessUsage = {
             "pid": os.getpid(),
