@@ -17,9 +17,9 @@ import msgspec
 from gevent.event import Event
 
 from tests.support import assert_balanced, in_background, until
-from theatre_gevent import Context, DeadLetter, Host, Initialize, Ref, Shutdown, StopActor, message
+from theatre_gevent import Context, DeadLetter, Host, Initialize, Ref, Shutdown, StopActor, SystemClock, message
 from theatre_gevent.cluster.router import ClusterRouter
-from theatre_gevent.cluster.transport import Transport
+from theatre_gevent.cluster.transport import Limits, Transport
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -155,23 +155,38 @@ class Cluster:
     Args:
         names: Host ids, one letter each.
         own: Options of single hosts, by host id.
+        limits: Of the transports, if not the usual ones.
         **options: Options of all of them.
     """
 
-    def __init__(self, names: str = "abc", *, own: dict[str, dict[str, Any]] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        names: str = "abc",
+        *,
+        own: dict[str, dict[str, Any]] | None = None,
+        limits: Limits | None = None,
+        **options: Any,
+    ) -> None:
         self.names = names
         self.dead: dict[str, list[DeadLetter]] = {name: [] for name in names}
         self.actors = Actors()
         self.lossy = False
         self._options = {"request_timeout": 10.0, **options}
         self._own = own or {}
+        self._limits = limits
         self.hosts: dict[str, Host] = {}
         self._sockets = 0
 
     def make(self, name: str, **options: Any) -> Host:
         """Return a new host that is not started."""
         options = {"listen": "127.0.0.1:0", **self._options, **self._own.get(name, {}), **options}
+        listen = options["listen"]
+        if self._limits is not None:
+            del options["listen"]
         host = Host(host_id=name, dead_letter_handler=self.dead[name].append, **options)
+        if self._limits is not None:
+            epoch = int(SystemClock().time() * 1e6)
+            host.set_transport(Transport(name, listen, epoch=epoch, limits=self._limits))
         host.register_actor("x", self.actors.on(name))
         return host
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from greenlet import getcurrent
+
 from ..core.context import OPEN, Context, Failure, Request
 from ..core.remote import Asked
 from ..core.requests import waiting_refs
-from ..errors import NoOwner, RemoteActorError, TheatreError
+from ..errors import InboxFull, NoOwner, RemoteActorError, TheatreError
 from ..logic import envelopes
 from ..logic.bodies import pack_body
 from ..logic.routing import RETRIED, Forward, NoRoute, Retry, decide, decide_retry
@@ -135,7 +137,7 @@ class ClusterRouter:
         """Send a message that way. Waits while it is full."""
         packed = pack_body(body)
         if way.full:
-            way.wait_for_room(self._dispatcher.request_timeout)
+            self._wait_for_room(way, self._dispatcher.request_timeout)
         way.send(envelopes.Send(ref, packed, sender))
         self.taken += 1
         self.forwarded += 1
@@ -149,12 +151,17 @@ class ClusterRouter:
         request._activation = asked
         if way.full:
             dispatcher = self._dispatcher
-            way.wait_for_room(min(dispatcher.request_timeout, request.deadline - dispatcher.monotonic()))
+            self._wait_for_room(way, min(dispatcher.request_timeout, request.deadline - dispatcher.monotonic()))
         self._pending[seq] = request
         self.taken += 1
         self.requests += 1
         self.forwarded += 1
         self._ask(way, asked, request)
+
+    def _wait_for_room(self, way: Link, timeout: float) -> None:
+        if getcurrent() is self._dispatcher.hub:
+            raise InboxFull(f"too much is queued for {way}, and the hub can't wait")
+        way.wait_for_room(timeout)
 
     def _ask(self, link: Link, asked: Asked, request: Request) -> None:
         asked.host_id = link.host_id
