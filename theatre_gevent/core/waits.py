@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gevent.hub import get_hub
@@ -195,8 +196,10 @@ class Waits:
     def unlink(self, request: Request) -> None:
         """Take a request out of the hand that is not the last one in it, perhaps."""
         rest = [other for other in self.requests_in_hand() if other is not request]
-        for upper, lower in zip(rest, [*rest[1:], None], strict=True):
+        for upper, lower in pairwise(rest):
             upper.below = lower
+        if rest:
+            rest[-1].below = None
         self.in_hand = rest[0] if rest else None
         request.in_hand = False
 
