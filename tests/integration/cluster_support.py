@@ -196,12 +196,17 @@ class Cluster:
         self.acquaint()
         return self
 
-    def acquaint(self) -> None:
-        """Tell all hosts about all hosts, and wait until they are connected."""
-        peers = {name: str(host.address) for name, host in self.hosts.items()}
+    def acquaint(self, **others: str) -> None:
+        """Tell all hosts about all hosts, and wait until they are connected.
+
+        Args:
+            **others: Addresses of hosts in other processes, by host id.
+        """
+        peers = {name: str(host.address) for name, host in self.hosts.items()} | others
         for host in self.hosts.values():
             host.set_peers(peers)
-        until(lambda: all(host.metrics.snapshot()["peers_up"] == len(peers) - 1 for host in self))
+        if not others:
+            until(lambda: all(host.metrics.snapshot()["peers_up"] == len(peers) - 1 for host in self))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
