@@ -175,6 +175,8 @@ class Backpressure:
             raise
         self._reserved -= 1
         self._set_limit()
+        if self._refusal is not None:  # closed between the grant and now
+            raise self._fresh_refusal(ref)
 
     def grant(self, finished: int = 0) -> None:
         """Let waiting senders go on once the host is half empty: each may send one message, in order of arrival.

@@ -77,6 +77,7 @@ class Dispatcher(Waits):
         "blocked",
         "cancelled",
         "dead_lettered",
+        "hand_limit",
         "hand_until",
         "handed_over",
         "headroom",
@@ -85,6 +86,7 @@ class Dispatcher(Waits):
         "lifecycle",
         "now",
         "options",
+        "owed",
         "parked",
         "ready",
         "received",
@@ -120,7 +122,11 @@ class Dispatcher(Waits):
         """The clock's reading when the hub last let actors run, or later: one object for all that happens in 5 ms."""
         self.yield_at = 0.0
         self.hand_until = 0.0
+        self.hand_limit = 0
+        """Requests handed over are as many at most; then the hub runs, though `hand_until` may not come."""
         self.turns_left = 0
+        self.owed = False
+        """True if the hub has let waiters go on until its time was up, and no activation had a turn."""
 
         # accepted >= accept_limit sends a message to the slow path: the host is full, or does not run. So the one
         # comparison of the hot path serves every reason to wait or to refuse.
@@ -213,13 +219,18 @@ class Dispatcher(Waits):
                 self.router.ask(way, ref, elsewhere)
                 return self._await(elsewhere, timeout)
             activation = self.registry.activate(ref)
-        if now >= self.hand_until or activation.worker is not None or not self.parked:
+        if (
+            now >= self.hand_until
+            or activation.worker is not None
+            or not self.parked
+            or self.handed_over >= self.hand_limit
+        ):
             return self._queue(Request(activation, body, sender, me, deadline, parent), timeout)
         # Handed over: the worker runs here and now, and switches straight back with the reply. The queue of the host
         # gets no longer by it, so its bound does not matter here.
         request = Request(activation, body, sender, me, deadline, parent, True, self.in_hand)
+        activation.last_active = self.now
         if activation.inbox is None and activation.state == ACTIVE:
-            activation.last_active = self.now
             work: Any = request
             worker = self.parked.pop()
         else:
@@ -262,6 +273,7 @@ class Dispatcher(Waits):
         """Put a request into its receiver's inbox and wait in the hub for the reply."""
         if self.accepted >= self.accept_limit:
             ref = request._activation.ref
+            self.registry.forget_unused(request._activation)
             self._admit(ref, request.message, request.sender, request.deadline)
             request._activation = self.registry.activate(ref)  # it may have left meanwhile
         activation = request._activation
@@ -382,12 +394,15 @@ class Dispatcher(Waits):
         self.hand_until = yield_at if self.backpressure.is_open() else 0.0
         # Bounded by count as well as by time: a virtual clock stands still.
         self.turns_left = MAX_TURNS
+        self.hand_limit = self.handed_over + MAX_TURNS
+        # Who goes on may make requests, one after the other, until the time is up. Then activations are next.
+        owed, self.owed = self.owed, True
         try:
             while (ready or resumes or self.in_hand) and self.turns_left > 0 and now < yield_at:
                 self.turns_left -= 1
                 if self.in_hand:
                     self.settle()
-                if resumes:
+                if resumes and not (owed and ready):
                     pending = resumes.popleft()
                     waiting: Any = pending.greenlet
                     if type(waiting) is Parked:
@@ -396,6 +411,7 @@ class Dispatcher(Waits):
                     elif waiting is not None:
                         raw_switch(waiting)
                 elif ready:
+                    owed = self.owed = False
                     activation = ready.popleft()
                     if activation.inbox is None or activation.worker is not None:
                         continue  # left over: it was handed over to a requester meanwhile

@@ -241,6 +241,7 @@ class Lifecycle:
         activation.state = STOPPED
         activation.receiver = None
         self.errors.pop(activation, None)
+        self.reasons.pop(activation, None)
         for request in self.deferred.take(activation):
             answer = why.copy() if isinstance(why, TheatreError) else _remote(why, activation.ref)
             self._dispatcher.complete(request, Failure(answer))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidRef, RegistrationError, UnregisteredActorType
 from ..logic.idle import IdleWheel
 from ..messages import Receiver, Ref
-from .activation import ACTIVE, LEAVING, STOPPED, Activation, ActorType, FunctionReceiver
+from .activation import ACTIVE, LEAVING, NEW, STOPPED, Activation, ActorType, FunctionReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +94,11 @@ class Registry:
         """Forget an activation; by identity, so that a late removal can't take its successor away."""
         if self.actors.get(activation.ref) is activation:
             del self.actors[activation.ref]
+
+    def forget_unused(self, activation: Activation) -> None:
+        """Forget an activation that was made for a message which is refused after all: nobody looks at it otherwise."""
+        if activation.state == NEW and activation.inbox is None and activation.worker is None:
+            self.remove(activation)
 
     # -- idleness ----------------------------------------------------------------------------------------------
 

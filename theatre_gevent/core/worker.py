@@ -70,8 +70,8 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         while True:
             if self.gr_context is not None:
                 self.gr_context = None  # what the last actor put into contextvars is not for this one
-            if work is None:
-                work = hub.switch()  # a stray switch
+            if not work:
+                work = hub.switch()  # a stray switch brought None or ()
                 continue
             # One message alone, from the inbox or handed over without it, takes the shortest way there is.
             ctx: Any
