@@ -13,7 +13,6 @@ import gevent
 import psutil
 from gevent import Greenlet, socket
 from gevent.event import Event
-from gevent.lock import BoundedSemaphore
 
 from tests.support import until
 from theatre_gevent import Ref, TheatreError
@@ -35,6 +34,10 @@ monotonic = SystemClock().monotonic
 
 def note(body: Any) -> Send:
     return Send(REF, body)
+
+
+def bodies_of(messages: list[Message]) -> list[Any]:
+    return [message.body for message in messages if isinstance(message, (Send, Request))]
 
 
 class Records:
@@ -69,7 +72,7 @@ class Records:
                 self.answers.append(message)
 
     def lost(self, host_id: str, messages: list[Message], error: TheatreError) -> None:
-        self.lost_messages += [message.body for message in messages if isinstance(message, (Send, Request))]
+        self.lost_messages += bodies_of(messages)
         self.errors.append(error)
 
     def up(self, host_id: str) -> None:
@@ -250,8 +253,7 @@ class Proxy:
         self.sockets: list[socket.socket] = []
         self.listener = Listener()
         self.addr = self.listener.addr
-        self.lock = BoundedSemaphore()
-        self.greenlets = [gevent.spawn(self._accept)]
+        self.greenlets: list[Any] = [gevent.spawn(self._accept)]
 
     def _accept(self) -> None:
         while True:

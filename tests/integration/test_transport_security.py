@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -75,7 +76,7 @@ def test_hosts_of_another_cluster_are_refused(nodes: Nodes) -> None:
 # -- TLS -------------------------------------------------------------------------------------------------------------
 
 
-def contexts(authority: trustme.CA, trusted: trustme.CA, certified: bool = True) -> dict[str, ssl.SSLContext]:
+def contexts(authority: trustme.CA, trusted: trustme.CA, certified: bool = True) -> dict[str, Any]:
     """Return the options of a host with a certificate of `authority` that trusts those of `trusted`."""
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     server.verify_mode = ssl.CERT_REQUIRED

@@ -8,6 +8,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
+from msgspec.structs import replace
 
 from ..errors import TheatreError
 from ..logic.connection import Connection
@@ -107,7 +108,8 @@ class Acceptor:
             now=transport.clock.monotonic(),
             secret=transport.secret,
             admit=self._admit,
-            limits=transport.limits,
+            # It asks later than the dialler: one of them is enough.
+            limits=replace(transport.limits, ping=transport.limits.ping * 1.5),
         )
         wire = Wire(sock, connection, transport.clock, transport.counts, transport.limits)
         self._strangers[wire] = None

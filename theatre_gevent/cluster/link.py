@@ -207,6 +207,9 @@ class Link(Outbox):
         else:
             self._hurry(self._clock.monotonic())
 
+    def _watch_line(self) -> None:
+        self._transport.watch_lines()
+
     def _refused(self, message: Message, error: MessageNotSerializable) -> None:
         self._transport.reports.lost(self.host_id, [message], error)
 

@@ -222,6 +222,7 @@ class Outbox:
             raise self._no_room(timeout)
         place = _Place(self._clock.monotonic() + timeout)
         self._line.append(place)
+        self._watch_line()
         try:
             place.turn.get()
         except BaseException:
@@ -283,6 +284,10 @@ class Outbox:
 
     def _wake(self) -> None:
         """Wake the writer."""
+        raise NotImplementedError
+
+    def _watch_line(self) -> None:
+        """Somebody is in line: `_look_at_line` has to be called from time to time."""
         raise NotImplementedError
 
     def _overflow(self) -> None:

@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
     from gevent import Greenlet
 
-    from ..clock import Clock
+    from ..clock import Clock, Timer
     from ..logic.envelopes import Message
     from .handler import Handler
     from .wire import Wire
 
 __all__ = ["Inlet", "Limits", "Link", "PeerDown", "Transport"]
 
-_TICK = 0.05  # seconds: how precise waiting for room is
+_LINE_TICK = 0.05  # seconds: how precise waiting for room is
 _LATE = 1.0  # seconds by which a tick has to be late to be a sign that this host was stopped
-_LOOK = 0.25  # seconds between looks at connections, whose times are seconds
+_TICK = 0.25  # seconds between looks at connections, whose times are seconds
 
 
 class Reports:
@@ -128,6 +128,7 @@ class Transport:
         self._queue_size = queue_size
         self._links: dict[str, Link] = {}
         self._acceptor = Acceptor(self)
+        self._line_timer: Timer | None = None
         self._greenlets = Group()
         self._handler: Handler | None = None
 
@@ -194,6 +195,8 @@ class Transport:
         self._greenlets.kill()
         self.reports.flush()
         self._greenlets.join()
+        if self._line_timer is not None:
+            self._line_timer.cancel()
         log.info("host %r does not listen at %s any more", self.identity.host_id, self.addr)
 
     def _connections(self) -> list[tuple[Link | Inlet, Wire]]:
@@ -280,26 +283,33 @@ class Transport:
     # -- from time to time ---------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        clock, count = self.clock, 0
+        clock = self.clock
         # A connection that nobody looks at for a `ping` takes that for a pause of this host's.
-        every = max(1, int(min(_LOOK, self.limits.ping / 4) / _TICK))
-        due = clock.monotonic() + _TICK
-        late = False
+        every = min(_TICK, self.limits.ping / 4)
+        now = clock.monotonic()
         while True:
-            clock.sleep(_TICK)
+            due = now + every
+            clock.sleep(every)
             now = clock.monotonic()
-            late = late or now - due > _LATE
-            due = now + _TICK
-            count += 1
-            for link in self._links.values():
-                if link._line:
-                    link._look_at_line(now)
-            if count % every == 0 or late:
-                for link in list(self._links.values()):
-                    link._tick(now, late)
-                for wire in list(self._acceptor.wires):
-                    wire.tick(now, late=late)
-                late = False
+            late = now - due > _LATE
+            for link in list(self._links.values()):
+                link._tick(now, late)
+            for wire in list(self._acceptor.wires):
+                wire.tick(now, late=late)
+
+    def watch_lines(self) -> None:
+        """A sender waits for room: see to it that it does not wait for too long."""
+        if self._line_timer is None:
+            self._line_timer = self.clock.call_later(_LINE_TICK, self._look_at_lines)
+
+    def _look_at_lines(self) -> None:
+        self._line_timer = None
+        now = self.clock.monotonic()
+        for link in self._links.values():
+            if link._line:
+                link._look_at_line(now)
+        if any(link._line for link in self._links.values()):
+            self.watch_lines()
 
 
 def _secret(secret: object) -> bytes | None:
