@@ -9,7 +9,7 @@ import msgspec
 
 from ..core.context import Context, Failure, RemoteRequest
 from ..core.remote import RemoteAsker
-from ..errors import HostNotRunning, InboxFull, NoOwner, TheatreError, UnregisteredActorType
+from ..errors import HostNotRunning, NoOwner, TheatreError, UnregisteredActorType
 from ..logic import envelopes
 from ..logic.bodies import load_body, pack_body
 
@@ -136,7 +136,7 @@ class Incoming:
         inlet.send(envelopes.Returned(message.ref, body, code, str(error), message.sender, message.headers))
 
     def _outcome(self, inlet: Inlet, message: Any) -> Any:
-        def outcome(ctx: Context, error: InboxFull | None) -> None:
+        def outcome(ctx: Context, error: TheatreError | None) -> None:
             if error is None:
                 self.arrived += 1
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..logic.envelopes import Reply, Request, failure_of
+from ..logic.envelopes import Reply, Request, Returned, failure_of
 from .handler import PeerDown
 from .outbox import Outbox
 
@@ -61,11 +61,12 @@ class Inlet(Outbox):
             self._reports.lost(self.peer.host_id, [message], error)
 
     def _undeliverable(self, messages: list[Message]) -> None:
-        # A request does not belong here, but nothing is dropped in silence.
-        requests: list[Message] = [message for message in messages if isinstance(message, Request)]
-        if requests:
-            self._reports.lost(self.peer.host_id, requests, self._over or PeerDown("the connection is closed"))
-        self._counters.replies_dropped += len(messages) - len(requests)
+        # Replies are dropped, since nobody is left to take them. What can't be given back is not, nor is a request,
+        # which does not belong here.
+        kept: list[Message] = [message for message in messages if isinstance(message, (Returned, Request))]
+        if kept:
+            self._reports.lost(self.peer.host_id, kept, self._over or PeerDown("the connection is closed"))
+        self._counters.replies_dropped += len(messages) - len(kept)
 
     def _end(self, error: PeerDown) -> None:
         """Close it and drop what is queued."""

@@ -206,6 +206,14 @@ class ClusterRouter:
         if resumes and not dispatcher.armed:
             dispatcher.arm()
         for message, reason in unmade:
+            if type(message) is envelopes.Returned:
+                self.returned += 1
+                self.forwarded -= 1
+                reason = f"it came back from host {source.host_id!r}, and its body can't be made here: {reason}"
+                self._lose(message.ref, None, message.sender, reason, None)
+                continue
+            if getattr(message, "epoch", epoch) != epoch:
+                continue  # it answers a request of an earlier life
             request = self._pending.pop(getattr(message, "seq", -1), None)
             if request is not None:
                 error = RemoteActorError("BadBody", f"its reply can't be made here: {reason}", request._activation.ref)
@@ -258,10 +266,10 @@ class ClusterRouter:
                 self._ask(link, asked, request)
                 return
             self._pending.pop(asked.seq, None)
+            request._activation = self._dispatcher.registry.activate(asked.ref)
             self._take_back()
             self.requests -= 1
             self._dispatcher.requests_queued += 1
-            request._activation = self._dispatcher.registry.activate(asked.ref)
             self._deliver_here(request)
         except TheatreError as error:
             self._pending.pop(asked.seq, None)
@@ -272,6 +280,7 @@ class ClusterRouter:
         dispatcher = self._dispatcher
         refusal = dispatcher.backpressure.refusal()
         if refusal is not None:
+            dispatcher.registry.forget_unused(ctx._activation)
             self._dispatcher.accepted += 1
             dispatcher.lifecycle.fail(ctx, "the host takes no messages any more", refusal, refusal)
         elif not dispatcher.deliver(ctx._activation, ctx):

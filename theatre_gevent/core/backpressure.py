@@ -19,12 +19,11 @@ from .requests import Pending
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..messages import Ref
     from .activation import Activation
     from .context import Context
     from .dispatcher import Dispatcher
+    from .remote import Outcome
 
 
 class Backpressure:
@@ -105,7 +104,7 @@ class Backpressure:
         """
         from_actor = self._from_actor()
         if self._refusal is not None:
-            if not from_actor and not self._goes_elsewhere(ref):
+            if not from_actor:
                 raise self._fresh_refusal(ref)
             if self._actors_allowed:
                 return True
@@ -115,7 +114,7 @@ class Backpressure:
                 self._dispatcher.lifecycle.dead_letter(ref, body, sender, "the host is shutting its actors down", None)
                 return False
             raise self._fresh_refusal(ref)
-        if not from_actor:
+        if not from_actor and not self._goes_elsewhere(ref):
             self._set_limit()  # it is brought up to date at the end of turns only
             if self._dispatcher.accepted >= self._dispatcher.accept_limit:
                 self._dispatcher.registry.type_of(ref)  # who can't send anyway is told at once
@@ -137,7 +136,10 @@ class Backpressure:
 
     def _goes_elsewhere(self, ref: Ref) -> bool:
         router = self._dispatcher.router
-        return router is not None and ref not in self._dispatcher.actors and router.is_elsewhere(ref)
+        if router is None:
+            return False
+        ref = self._dispatcher.registry.check(ref)
+        return ref not in self._dispatcher.actors and router.is_elsewhere(ref)
 
     def _patience(self, deadline: float | None) -> float:
         """Return how long to wait: the request timeout, or what is left until a request's own deadline."""
@@ -237,7 +239,7 @@ class Backpressure:
         finally:
             self._in_line -= 1
 
-    def park(self, activation: Activation, ctx: Context, outcome: Callable[[Context, InboxFull | None], None]) -> None:
+    def park(self, activation: Activation, ctx: Context, outcome: Outcome) -> None:
         """Put a message from another host in line, without waiting; `outcome` is told what became of it.
 
         As many may be in line as the host may hold messages; more are refused at once.
@@ -253,7 +255,7 @@ class Backpressure:
         self._in_line += 1
         dispatcher.watch(pending)
 
-    def unpark(self, ctx: Context, pending: Pending, outcome: Callable[[Context, InboxFull | None], None]) -> None:
+    def unpark(self, ctx: Context, pending: Pending, outcome: Outcome) -> None:
         """A message from another host has left its line."""
         self._in_line -= 1
         self._dispatcher.deadlines.discard(pending)
@@ -261,6 +263,10 @@ class Backpressure:
             outcome(ctx, None)
             return
         self._leave(ctx, pending)
+        error = pending.result.error
+        if isinstance(error, HostNotRunning):
+            outcome(ctx, error)
+            return
         self.inbox_full += 1
         ref = ctx._activation.ref
         outcome(ctx, InboxFull(f"the inbox of {ref} stayed full (actor_inbox_size={self._dispatcher.inbox_size})"))
@@ -285,7 +291,7 @@ class Backpressure:
             if not pending.done:
                 inbox.append(ctx)
                 dispatcher.accepted += 1
-                if type(ctx) is Request:  # this host's own
+                if type(ctx) is Request and type(pending.greenlet) is not Parked:  # that one is counted by the router
                     dispatcher.requests_queued += 1
                 dispatcher.complete(pending, True)
         if not line:

@@ -149,7 +149,8 @@ class Closer:
             return False
         if dispatcher.accepted != dispatcher.received + dispatcher.dead_lettered:
             return False
-        return open_requests(dispatcher) == 0
+        owed = dispatcher.lifecycle.deferred.owed_elsewhere(dispatcher.monotonic())
+        return open_requests(dispatcher) == 0 and not owed
 
     def _wait_for_leaving(self, deadline: float) -> bool:
         """Wait a moment for some activation to leave; tells whether there is time left."""

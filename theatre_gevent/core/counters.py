@@ -16,6 +16,7 @@ def open_requests(dispatcher: Dispatcher) -> int:
     """Return how many requests wait for their reply."""
     waits = len(dispatcher.deadlines) + len(dispatcher.requests_in_hand())
     other = dispatcher.lifecycle.waiting() + dispatcher.backpressure.waiting() + (dispatcher.at_rest is not None)
+    other += dispatcher.lifecycle.deferred.watched()
     return waits - other
 
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .context import RemoteRequest
+from .inbox import NEVER
+
 if TYPE_CHECKING:
     from .activation import Activation
     from .context import Request
+    from .waits import Waits
 
 
 class DeferredReplies:
     """Who waits for a later reply of which activation, so that its end is told to them."""
 
-    __slots__ = ("_requests",)
+    __slots__ = ("_requests", "_waits")
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
         self._requests: dict[Activation, list[Request]] = {}
 
     def add(self, activation: Activation, request: Request) -> None:
         """Remember a request that is answered later."""
         requests = self._requests.setdefault(activation, [])
         requests.append(request)
+        if type(request) is RemoteRequest and request.bucket == NEVER:
+            self._waits.watch(request)  # its asker gives up elsewhere, and nobody would tell
         if not len(requests) & 63:  # so that an actor that always answers late does not pile them up
             self.open(activation)
 
@@ -33,6 +40,18 @@ class DeferredReplies:
         if not requests:
             del self._requests[activation]
         return requests
+
+    def owed_elsewhere(self, now: float) -> bool:
+        """Tell whether an asker on another host still waits for a later reply; this host's own have deadlines here."""
+        return any(
+            type(request) is RemoteRequest and not request.done and request.deadline > now
+            for requests in self._requests.values()
+            for request in requests
+        )
+
+    def watched(self) -> int:
+        """Return how many requests from other hosts have their deadlines watched here."""
+        return sum(type(r) is RemoteRequest and not r.done for requests in self._requests.values() for r in requests)
 
     def take(self, activation: Activation) -> list[Request]:
         """Return the requests that still wait, and forget them all."""

@@ -47,7 +47,7 @@ class Lifecycle:
         self.activations_failed = 0
         self.activations_ended = 0
         self.receiver_errors = 0
-        self.deferred = DeferredReplies()
+        self.deferred = DeferredReplies(dispatcher)
         self.errors: dict[Activation, int] = {}
         self.reasons: dict[Activation, InitReason] = {}
 

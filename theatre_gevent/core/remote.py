@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import InboxFull
 from .context import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
+    from ..errors import TheatreError
     from ..messages import Ref
     from .context import Context, Request
     from .requests import Pending
+
+    Outcome: TypeAlias = Callable[[Context, TheatreError | None], None]
+    """Told what became of a parked message: None once it is in the inbox, else why it never will be."""
 
 
 class RemoteAsker:
@@ -48,7 +52,7 @@ class Parked:
 
     __slots__ = ("ctx", "outcome")
 
-    def __init__(self, ctx: Context, outcome: Callable[[Context, InboxFull | None], None]) -> None:
+    def __init__(self, ctx: Context, outcome: Outcome) -> None:
         self.ctx = ctx
         self.outcome = outcome
 

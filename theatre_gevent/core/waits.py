@@ -97,6 +97,8 @@ class Waits:
             asker: Any = waiter.greenlet
             waiter.result = result if type(result) is Failure else asker.pack(result)
             waiter.greenlet = None
+            if waiter.bucket != NEVER:
+                self.deadlines.discard(waiter)
             asker.deliver(waiter)
             return True
         waiter.result = result
@@ -166,7 +168,12 @@ class Waits:
         self._timer = None
         for waiter in self.deadlines.expire(self.monotonic()):
             waiter.bucket = NEVER
-            if waiter.result is OPEN:
+            if waiter.result is not OPEN:
+                continue
+            if type(waiter) is RemoteRequest:  # its asker has given up by itself
+                waiter.result = Failure(None)
+                waiter.greenlet = None
+            else:
                 waiter.result = Failure(RequestTimeout())
                 self.resume(waiter)
         self._set_timer()
