@@ -239,6 +239,29 @@ def test_a_full_inbox_over_there_holds_up_nobody_else() -> None:
         assert cluster.actors.at(held) == [("hold",), *bodies, "asked"], "in the order sent"
 
 
+def test_who_stands_in_line_over_there_is_not_overtaken() -> None:
+    with Cluster("ab", own={"b": {"actor_inbox_size": 4}}) as cluster:
+        got: list[int] = []
+
+        def slow(ctx: Context) -> None:
+            got.append(ctx.message)
+            gevent.sleep(0.0005)
+            ctx.reply(None)
+
+        for host in cluster:
+            host.register_actor("slow", users_only(slow))
+        there = cluster.ref("b", "slow")
+        for number in range(600):
+            if number % 50 == 49:
+                cluster["a"].request(there, number)
+            else:
+                cluster["a"].send(there, number)
+            if number % 7 == 0:
+                gevent.sleep(0.001)
+        until(lambda: len(got) == 600)
+        assert got == list(range(600))
+
+
 def test_an_inbox_that_stays_full_is_told_to_the_senders_host() -> None:
     with Cluster("ab", own={"b": {"actor_inbox_size": 2, "request_timeout": 0.2}}) as cluster:
         held = cluster.ref("b")
@@ -333,3 +356,29 @@ def test_a_sender_waits_while_the_way_is_full() -> None:
         assert router_of(host)._pending == {}
     assert_balanced(host.metrics)
     listener.close()
+
+
+def test_a_host_that_is_full_itself_still_sends_to_others() -> None:
+    with Cluster("ab", own={"a": {"host_inbox_size": 4, "request_timeout": 0.2}}) as cluster:
+        held, far = cluster.ref("a"), cluster.ref("b")
+        cluster["a"].send(held, ("hold",))
+        until(lambda: cluster.actors.holding)
+        for body in range(3):
+            cluster["a"].send(held, body)
+        cluster["a"].send(far, "sent")
+        assert cluster["a"].request(far, "asked") == "asked"
+        assert cluster.actors.at(far) == ["sent", "asked"]
+
+
+def test_what_cannot_be_given_back_is_a_dead_letter_where_it_is() -> None:
+    with Cluster("ab", own={"b": {"actor_inbox_size": 1, "request_timeout": 0.5}}) as cluster:
+        held = cluster.ref("b")
+        cluster["a"].send(held, ("hold",))
+        until(lambda: cluster.actors.holding)
+        for body in range(3):
+            cluster["a"].send(held, body)
+        until(lambda: cluster["b"].metrics.snapshot()["senders_waiting"] == 2)
+        cluster["a"].set_peers({})  # the connection ends before b gives up on them
+        until(lambda: cluster["b"].metrics.snapshot()["senders_waiting"] == 0)
+        until(lambda: len(cluster.dead["b"]) == 2, 3)
+        assert sorted(letter.message for letter in cluster.dead["b"]) == [1, 2]

@@ -338,6 +338,29 @@ def test_a_draining_host_may_still_ask_others() -> None:
         stop.get(timeout=10)
 
 
+def test_a_draining_host_waits_for_replies_that_its_actors_owe_to_others() -> None:
+    with Cluster("ab", drain_timeout=20) as cluster:
+        asked = in_background(cluster["a"].request, cluster.ref("b"), ("keep",))
+        until(lambda: cluster.actors.contexts)
+        stop = in_background(cluster["b"].stop)
+        until(lambda: cluster["b"].state == "draining")
+        gevent.sleep(0.1)
+        cluster.actors.contexts[0].reply("in time")
+        assert asked.get(timeout=5) == "in time"
+        stop.get(timeout=10)
+
+
+def test_a_stopped_host_sends_and_asks_nobody() -> None:
+    with Cluster("ab") as cluster:
+        cluster["a"].stop()
+        for ref in (cluster.ref("a"), cluster.ref("b")):
+            with pytest.raises(HostDraining):
+                cluster["a"].request(ref, 1)
+            with pytest.raises(HostDraining):
+                cluster["a"].send(ref, 1)
+        assert cluster.dead["a"] == []
+
+
 # -- lives -------------------------------------------------------------------------------------------------------
 
 
