@@ -236,6 +236,30 @@ def test_a_frame_that_takes_too_long(nodes: Nodes, caplog: pytest.LogCaptureFixt
     check_service(nodes, b)
 
 
+def test_a_peer_that_never_pauses_leaves_others_their_time(nodes: Nodes) -> None:
+    b = nodes("b")
+    peer = RawPeer.dial(b.addr)
+    peer.shake_hands("a")
+    pings = encode_frame(codec.PING, None) * 10_000
+
+    def flood() -> None:
+        with suppress(OSError):
+            while True:
+                peer.sock.sendall(pings)
+
+    def drain() -> None:
+        with suppress(OSError):
+            while peer.sock.recv(1 << 20):
+                pass
+
+    tasks = [in_background(flood), in_background(drain)]
+    until(lambda: b.counter("bytes_in") > 1_000_000)
+    check_service(nodes, b)
+    for task in tasks:
+        task.kill()
+    peer.close()
+
+
 def test_a_handshake_that_comes_byte_by_byte_and_never_ends(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
     b = nodes("b", limits=QUICK)
     peer = RawPeer.dial(b.addr)
@@ -269,11 +293,11 @@ def test_500_connections_that_never_shake_hands(nodes: Nodes) -> None:
 
 def test_a_dialled_peer_that_accepts_and_says_nothing(nodes: Nodes) -> None:
     listener = Listener()
-    a = nodes("a", limits=QUICK)
+    a = nodes("a", limits=Limits(handshake=0.5, dial=2.0))
     a.transport.set_peers({"b": listener.addr})
     a.send("b", "x")
     until(lambda: a.records.lost_messages == ["x"])
-    assert "the handshake was not done after 1 s, waiting for CHALLENGE" in str(a.records.errors[0])
+    assert "the handshake was not done after 0.5 s, waiting for CHALLENGE" in str(a.records.errors[0])
     listener.close()
     check_service(nodes, a)
 

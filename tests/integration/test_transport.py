@@ -353,6 +353,16 @@ def test_an_unreachable_peer_costs_its_messages_and_nobody_elses(
     assert a.records.ups == ["b"]
 
 
+def test_an_address_that_is_no_name(nodes: Nodes) -> None:
+    a = nodes("a")
+    name = "x" * 70 + ".invalid"  # longer than a label may be
+    a.transport.set_peers({"b": f"{name}:7001"})
+    until(lambda: a.counter("connect_failures") > 0)
+    assert a.link("b").last_error is not None
+    with pytest.raises(CannotListen, match=f"cannot listen at {name}:7001"):
+        Transport("c", f"{name}:7001").start(Records())
+
+
 def test_a_second_connection_of_the_same_host_replaces_the_first(nodes: Nodes) -> None:
     b = nodes("b")
     first, second = RawPeer.dial(b.addr), RawPeer.dial(b.addr)

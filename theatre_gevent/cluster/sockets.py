@@ -90,7 +90,7 @@ def listen(address: Address) -> Socket:
         except BaseException:
             listener.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for names that no name service could know
         raise CannotListen(f"cannot listen at {address}: {describe(error)}") from error
     return listener
 
@@ -127,7 +127,7 @@ def dial(address: Address, timeout: float) -> Socket:
         if error is not expired:
             raise
         raise DialFailed(f"no connection after {timeout:g} s") from None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise DialFailed(describe(error)) from error
 
 

@@ -35,6 +35,8 @@ _JOIN = 256 * 1024
 _SLICE = 0.002
 """Seconds of reading or writing after which sockets and timers get their turn, however much there is to do: what this
 adds to the time of an answer. A loop that only lets greenlets run comes to its sockets every 5 ms."""
+_WAITED = 0.0005
+"""Seconds after which a read must have waited, so that everything else has had its turn."""
 _TLS_SLICE = 64 * 1024  # OpenSSL shows no progress before all it was given is written
 
 
@@ -163,9 +165,10 @@ class Wire:
             self._dispatch(self._early, owner, handler)
             while True:
                 events = self._read()
-                self._read_until = self._clock.monotonic() + _SLICE
                 self._dispatch(events, owner, handler)
                 self._tell()
+                if self._slice_is_over():  # also where nothing but parts of a frame comes, without a pause
+                    continue
                 if len(events) > 1:  # there was much, so there may be more: the answers come first
                     let_others_run()
         except OSError as error:
@@ -181,18 +184,31 @@ class Wire:
         return reason
 
     def _read(self) -> list[Event]:
+        before = self._clock.monotonic()
         data = self.sock.recv(self._read_size)
+        now = self._clock.monotonic()
+        if now - before > _WAITED:
+            self._read_until = now + _SLICE
         if len(data) == self._read_size:
             self._read_size = min(_READ_MAX, 2 * self._read_size)
         elif len(data) < _READ_MIN // 2:
             self._read_size = _READ_MIN
         if not data:
-            return self._connection.receive_eof(self._clock.monotonic())
+            return self._connection.receive_eof(now)
         self._counters.bytes_in += len(data)
-        return self._connection.receive_data(data, self._clock.monotonic())
+        return self._connection.receive_data(data, now)
+
+    def _slice_is_over(self) -> bool:
+        """Let sockets have their turn if it is time; tells whether it was."""
+        monotonic = self._clock.monotonic
+        if monotonic() < self._read_until:
+            return False
+        let_sockets_run()
+        self._read_until = monotonic() + _SLICE
+        return True
 
     def _dispatch(self, events: list[Event], owner: Inlet | Link, handler: Handler) -> None:
-        counters, monotonic = self._counters, self._clock.monotonic
+        counters = self._counters
         for event in events:
             if type(event) is Received:
                 counters.batches_in += 1
@@ -202,12 +218,13 @@ class Wire:
                     handler.received(owner, event.messages, event.unmade)
                 except Exception:  # noqa: BLE001 - the router's mistake, of which the peer knows nothing
                     log.exception("%s: a batch of messages could not be handled", owner)
-                if monotonic() >= self._read_until:
-                    let_sockets_run()
-                    self._read_until = monotonic() + _SLICE
+                self._slice_is_over()
                 self._held_up = False
             elif isinstance(event, Leaving):
-                handler.leaving(owner.host_id, event.reason)
+                try:
+                    handler.leaving(owner.host_id, event.reason)
+                except Exception:  # noqa: BLE001 - as above
+                    log.exception("%s: its goodbye could not be handled", owner)
             elif isinstance(event, Ended):
                 self.ended = True
                 raise PeerDown("the peer closed the connection")
