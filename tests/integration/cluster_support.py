@@ -254,7 +254,10 @@ class Cluster:
                 c["messages_queued"] or c["requests_pending"] or c["senders_waiting"] for c in counts
             )
 
-        until(quiet)
+        try:
+            until(quiet)
+        except AssertionError:
+            raise AssertionError({name: host.metrics.snapshot() for name, host in self.hosts.items()}) from None
         self.balanced()
 
     def balanced(self) -> None:

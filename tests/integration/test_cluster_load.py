@@ -170,7 +170,7 @@ def test_under_load_nothing_is_lost_doubled_or_out_of_order() -> None:
 
 
 def test_one_host_stops_under_load() -> None:
-    with Cluster("abc", request_timeout=0.5, drain_timeout=5, limits=Limits(dial=1.0)) as cluster:
+    with Cluster("abc", request_timeout=10.0, drain_timeout=5, limits=Limits(dial=1.0)) as cluster:
         books = Books()
         books.gaps_allowed = True  # what host b refused is missing
         refs = register(cluster, books)
@@ -179,7 +179,8 @@ def test_one_host_stops_under_load() -> None:
         until(lambda: books.handled > 500)
         stop = in_background(cluster["b"].stop)
         while not stop.ready():
-            cluster.balanced()
+            for survivor in (cluster["a"], cluster["c"]):
+                assert_balanced(survivor.metrics)
             gevent.sleep(0.01)
         stop.get()
         assert cluster["b"].state == "stopped"
@@ -195,7 +196,13 @@ def test_one_host_stops_under_load() -> None:
         survivors = [cluster["a"], cluster["c"]]
         until(lambda: not any(host.metrics.snapshot()["requests_pending"] for host in survivors))
         until(lambda: all(link._is_empty() for host in survivors for link in transport_of(host).links()))
-        cluster.settle()  # what was given to b arrived there, or became a dead letter somewhere
+        cluster.lossy = True
+        cluster.settle()
+        # Every plain message arrived somewhere or is a dead letter; of a request that host b had when its connection
+        # ended, the asker knows only that it failed.
+        unknown = sum("was lost while it had" in str(error) for sender in senders for error in sender.errors)
+        until(lambda: cluster.sum("messages_forwarded") - cluster.sum("messages_arrived") <= unknown)
+        assert cluster.sum("messages_forwarded") >= cluster.sum("messages_arrived")
         assert all(isinstance(letter, DeadLetter) for letters in cluster.dead.values() for letter in letters)
         handled = books.handled + cluster.sum("messages_dead_lettered")
         assert cluster.sum("messages_sent") - cluster.sum("messages_forwarded") == handled
