@@ -240,3 +240,25 @@ def test_an_activation_only_goes_where_its_table_allows(
     assert seen <= allowed, seen - allowed
     names = {(before, after) for before, after in seen if before is not None and before != after}
     assert len(names) >= 5, "the life was eventful enough"
+
+
+def test_a_sender_in_line_that_has_expired_is_no_pending_request(make_host: MakeHost, clock: VirtualClock) -> None:
+    """Between its deadline and its going on it is in no queue of deadlines, and still a sender that waits."""
+    host = make_host(actor_inbox_size=1)
+    recorder = Recorder()
+    host.register_actor("a", recorder)
+    go = Event()
+    host.send(A, lambda _ctx: go.wait())
+    clock.settle()
+    host.send(A, "fills the inbox")
+    waiting = in_background(host.send, A, "in line")
+    clock.settle()
+    deadlines = host._dispatcher.deadlines
+    expired = deadlines.expire(clock.monotonic() + 100)
+    assert len(expired) == 1
+    assert host.metrics.snapshot()["requests_pending"] == 0
+    for waiter in expired:
+        deadlines.add(waiter)
+    go.set()
+    clock.settle()
+    assert waiting.ready()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .context import Request
+
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
@@ -14,10 +16,8 @@ CLUSTER_ZEROS = dict.fromkeys(
 
 def open_requests(dispatcher: Dispatcher) -> int:
     """Return how many requests wait for their reply."""
-    waits = len(dispatcher.deadlines) + len(dispatcher.requests_in_hand())
-    other = dispatcher.lifecycle.waiting() + dispatcher.backpressure.waiting() + (dispatcher.at_rest is not None)
-    other += dispatcher.lifecycle.deferred.watched()
-    return waits - other
+    waits = (*dispatcher.deadlines, *dispatcher.requests_in_hand())
+    return sum(type(waiter) is Request and not waiter.done for waiter in waits)
 
 
 def snapshot(dispatcher: Dispatcher) -> dict[str, int]:

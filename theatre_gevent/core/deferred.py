@@ -49,10 +49,6 @@ class DeferredReplies:
             for request in requests
         )
 
-    def watched(self) -> int:
-        """Return how many requests from other hosts have their deadlines watched here."""
-        return sum(type(r) is RemoteRequest and not r.done for requests in self._requests.values() for r in requests)
-
     def take(self, activation: Activation) -> list[Request]:
         """Return the requests that still wait, and forget them all."""
         requests = self.open(activation)

@@ -9,7 +9,11 @@ left of another deadline all have a timeout of their own.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import Generic, Protocol, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Expiring(Protocol):
@@ -39,6 +43,10 @@ class Deadlines(Generic[T]):
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
+
+    def __iter__(self) -> Iterator[T]:
+        """Go through all of them, in no order."""
+        return chain.from_iterable(self._buckets.values())
 
     def add(self, item: T) -> None:
         """Watch over `item.deadline`; sets `item.bucket`."""
