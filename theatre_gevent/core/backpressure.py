@@ -66,12 +66,12 @@ class Backpressure:
         """Return why the host takes no messages, None if it does."""
         return None if self._refusal is None else self._refusal.copy()
 
-    def check_running(self, ref: Ref) -> None:
+    def check_running(self) -> None:
         """Raise if the host refuses work."""
         if self._refusal is not None and not (self._actors_allowed and self._from_actor()):
-            raise self._fresh_refusal(ref)
+            raise self._fresh_refusal()
 
-    def _fresh_refusal(self, ref: Ref | None = None) -> TheatreError:
+    def _fresh_refusal(self) -> TheatreError:
         assert self._refusal is not None
         return self._refusal.copy()
 
@@ -105,7 +105,7 @@ class Backpressure:
         from_actor = self._from_actor()
         if self._refusal is not None:
             if not from_actor:
-                raise self._fresh_refusal(ref)
+                raise self._fresh_refusal()
             if self._actors_allowed:
                 return True
             if self._dispatcher.lifecycle.closing:
@@ -113,8 +113,8 @@ class Backpressure:
                 self._dispatcher.accepted += 1
                 self._dispatcher.lifecycle.dead_letter(ref, body, sender, "the host is shutting its actors down", None)
                 return False
-            raise self._fresh_refusal(ref)
-        if not from_actor and not self._goes_elsewhere(ref):
+            raise self._fresh_refusal()
+        if not from_actor and not self._dispatcher.belongs_elsewhere(ref):
             self._set_limit()  # it is brought up to date at the end of turns only
             if self._dispatcher.accepted >= self._dispatcher.accept_limit:
                 self._dispatcher.registry.type_of(ref)  # who can't send anyway is told at once
@@ -133,13 +133,6 @@ class Backpressure:
                 return error.copy()
             return None
         return self._refusal.copy()
-
-    def _goes_elsewhere(self, ref: Ref) -> bool:
-        router = self._dispatcher.router
-        if router is None:
-            return False
-        ref = self._dispatcher.registry.check(ref)
-        return ref not in self._dispatcher.actors and router.is_elsewhere(ref)
 
     def _patience(self, deadline: float | None) -> float:
         """Return how long to wait: the request timeout, or what is left until a request's own deadline."""
@@ -178,7 +171,7 @@ class Backpressure:
         self._reserved -= 1
         self._set_limit()
         if self._refusal is not None:  # closed between the grant and now
-            raise self._fresh_refusal(ref)
+            raise self._fresh_refusal()
 
     def grant(self, finished: int = 0) -> None:
         """Let waiting senders go on once the host is half empty: each may send one message, in order of arrival.

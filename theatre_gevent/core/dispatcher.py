@@ -285,34 +285,27 @@ class Dispatcher(Waits):
                 self.wake(activation).append(request)
                 self.accepted += 1
                 self.requests_queued += 1
-            self.watch(request)
-            while request.result is OPEN:
-                self.hub.switch()
         except BaseException:
             self.abandon(request)
             raise
-        request.greenlet = None
-        self.deadlines.discard(request)
-        result = request.result
-        if type(result) is Failure:
-            raise self.failure(request, timeout)
-        return result
+        return self._await(request, timeout)
 
     def _await(self, request: Request, timeout: float) -> Any:
-        """Wait for a reply from another host."""
-        assert self.router is not None
+        """Wait in the hub for a reply, from here or from another host."""
         self.watch(request)
         try:
             while request.result is OPEN:
                 self.hub.switch()
         except BaseException:
             self.abandon(request)
-            self.router.forget(request)
+            if self.router is not None:
+                self.router.forget(request)
             raise
         request.greenlet = None
         self.deadlines.discard(request)
         if type(request.result) is Failure:
-            self.router.forget(request)
+            if self.router is not None:
+                self.router.forget(request)
             raise self.failure(request, timeout)
         return request.result
 
@@ -335,6 +328,16 @@ class Dispatcher(Waits):
         self.accepted += 1
         return True
 
+    def belongs_elsewhere(self, ref: Ref) -> bool:
+        """Tell whether an actor is not active here and belongs to another host.
+
+        Raises:
+            InvalidRef: `ref` is not a Ref.
+        """
+        if self.router is None:
+            return False
+        return self.registry.check(ref) not in self.actors and self.router.is_elsewhere(ref)
+
     def _admit(self, ref: Ref, body: object, sender: Ref | None, deadline: float) -> None:
         if not self.backpressure.admit(ref, body, sender, deadline):
             raise HostDraining(f"{ref} can't answer: the host is shutting its actors down")
@@ -344,8 +347,8 @@ class Dispatcher(Waits):
         if get_ident() != self.thread:
             self.threads.call(self.spawn, (ref,), self.request_timeout + 1.0)
             return
-        self.backpressure.check_running(ref)
-        if self.router is not None and ref not in self.actors and self.router.is_elsewhere(ref):
+        self.backpressure.check_running()
+        if self.belongs_elsewhere(ref):
             raise NoOwner(f"{ref} belongs to another host and can't be activated here")
         activation = self.registry.activate(ref)
         if activation.state == LEAVING:
