@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gevent.event import Event
@@ -17,8 +18,10 @@ from .requests import Pending
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..messages import Ref
     from .activation import Activation
     from .dispatcher import Dispatcher
+    from .registry import Registry
     from .worker import Worker
 
 log = logging.getLogger("theatre_gevent.host")
@@ -72,7 +75,19 @@ class Closer:
         stuck = [self._force(activation, error) for activation in list(dispatcher.actors.values())]
         dispatcher.ready.clear()
         self.fail_waiting(error)
-        self._kill([worker for worker in stuck if worker is not None])
+        self._kill([pair for pair in stuck if pair is not None])
+
+    def fence_all(self, refusal: HostFrozen) -> None:
+        """Fence every activation in one step, as when a lease has ended; `force` does the rest.
+
+        It can be called in the hub: nothing waits, and no code of the user's runs.
+        """
+        dispatcher = self._dispatcher
+        dispatcher.backpressure.close(refusal, actors_allowed=False)
+        dispatcher.cancelled.set()
+        for activation in dispatcher.actors.values():
+            if activation.state != STOPPED:
+                dispatcher.lifecycle.fence(activation, refusal)
 
     def finish(self) -> None:
         """Let go of the parked workers."""
@@ -96,11 +111,8 @@ class Closer:
         # After an unfreeze in the meantime there is another event, and what runs is none of our business.
         if self._wait_until(lambda: dispatcher.cancelled is not cancelled or not self._busy(), grace):
             return
-        stuck = self._busy()
-        for worker in stuck:
-            if worker.activation is not None:
-                self._force(worker.activation, refusal)
-        self._kill(stuck)
+        stuck = [self._force(worker.activation, refusal) for worker in self._busy() if worker.activation is not None]
+        self._kill([pair for pair in stuck if pair is not None])
 
     def unfreeze(self) -> None:
         """Accept messages again. Who kept `ctx.cancelled` from before keeps an event that is set."""
@@ -115,7 +127,8 @@ class Closer:
                 dispatcher.complete(pending, Failure(error.copy()))
         dispatcher.lifecycle.spawning.clear()
 
-    def _force(self, activation: Activation, error: TheatreError) -> Worker | None:
+    def _force(self, activation: Activation, error: TheatreError) -> tuple[Worker, Ref] | None:
+        """End an activation; returns the worker whose handler runs still, and the ref."""
         dispatcher = self._dispatcher
         worker = activation.worker
         if worker is not None:
@@ -129,12 +142,15 @@ class Closer:
         dispatcher.backpressure.leave_line(activation)
         activation.worker = None
         activation.inbox = None
-        dispatcher.registry.remove(activation)
-        return worker
+        dispatcher.registry.remove(activation, over=worker is None)
+        return None if worker is None else (worker, activation.ref)
 
-    def _kill(self, workers: list[Worker]) -> None:
-        me = getcurrent()
-        for worker in workers:
+    def _kill(self, stuck: list[tuple[Worker, Ref]]) -> None:
+        me, registry = getcurrent(), self._dispatcher.registry
+        workers = [worker for worker, _ in stuck]
+        for worker, ref in stuck:
+            # Nobody else may have the actor before its handler has ended, though that may take long.
+            worker.link(partial(_let_go, registry, ref))
             if worker is not me:
                 worker.kill(block=False)
         if not self._wait_until(lambda: all(w.dead or w is me for w in workers), _KILL_TIMEOUT):
@@ -176,3 +192,7 @@ class Closer:
             finally:
                 dispatcher.at_rest = None
         return True
+
+
+def _let_go(registry: Registry, ref: Ref, _: Worker) -> None:
+    registry.let_go(ref)

@@ -24,7 +24,7 @@ from .backpressure import Backpressure
 from .context import OPEN, Context, Failure, Request
 from .inbox import CLOSED, MAX_TURNS, NEVER, TIME_BUDGET
 from .lifecycle import Lifecycle
-from .remote import Parked, Router
+from .remote import UNLIMITED, Leased, Parked, Router
 from .requests import Pending, call_chain
 from .waits import Waits, get_ident
 from .worker import Worker
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .registry import Registry
 
 raw_switch = raw_greenlet.switch
+
 
 WORKER_DEPTH = 6
 """Calls, each from C into the interpreter again."""
@@ -83,8 +84,10 @@ class Dispatcher(Waits):
         "headroom",
         "inbox_size",
         "inboxes",
+        "lease",
         "lifecycle",
         "now",
+        "on_lapse",
         "options",
         "owed",
         "parked",
@@ -139,6 +142,10 @@ class Dispatcher(Waits):
         self.dead_lettered = 0
         self.requests_queued = 0
         self.router: Router | None = None
+        self.lease: Leased = UNLIMITED
+        """Nothing is handled once its `lease_until`, a reading of the clock, has come."""
+        self.on_lapse: Callable[[], object] | None = None
+        """Called in the hub, once, when that has happened: it sees to it that nothing stays alive here."""
         self.lifecycle = Lifecycle(self, on_panic)
         self.backpressure = Backpressure(self)
         self.at_rest: Pending | None = None
@@ -392,8 +399,13 @@ class Dispatcher(Waits):
         """
         ready, resumes, monotonic = self.ready, self.resumes, self.monotonic
         self.now = now = monotonic()
+        lease_until = self.lease.lease_until
+        if now >= lease_until:
+            self._lapse()
+            return
         self._count_blocked()
-        self.yield_at = yield_at = now + TIME_BUDGET
+        # The lease ends a turn as the time budget does, so that looking at it costs no message anything.
+        self.yield_at = yield_at = min(now + TIME_BUDGET, lease_until)
         self.hand_until = yield_at if self.backpressure.is_open() else 0.0
         # Bounded by count as well as by time: a virtual clock stands still.
         self.turns_left = MAX_TURNS
@@ -431,6 +443,14 @@ class Dispatcher(Waits):
                 # looks at sockets again, which would make 50 time budgets.
                 self.armed = True
                 self._soon.start(self.dispatch)
+
+    def _lapse(self) -> None:
+        """In the hub: the host slept through the end of its lease, and others may run its actors by now."""
+        self.lease = UNLIMITED  # for what follows: there is nothing left to protect
+        self.yield_at = self.hand_until = 0.0
+        if self.on_lapse is not None:
+            self.on_lapse()
+        self._soon.start(self.dispatch)  # `armed` is true still
 
     def busy(self) -> int:
         """Return how many workers are not parked."""

@@ -33,6 +33,8 @@ class Registry:
         self._dispatcher: Dispatcher | None = None
         self.types: dict[str, ActorType] = {}
         self.actors: dict[Ref, Activation] = {}
+        self.on_removed: Callable[[Ref], object] | None = None
+        """Called when a ref has no activation here any more, and no handler of it runs."""
 
     # -- types -------------------------------------------------------------------------------------------------
 
@@ -90,10 +92,23 @@ class Registry:
         if self.actors.get(activation.ref) is activation:
             self.actors[activation.ref] = successor
 
-    def remove(self, activation: Activation) -> None:
-        """Forget an activation; by identity, so that a late removal can't take its successor away."""
-        if self.actors.get(activation.ref) is activation:
-            del self.actors[activation.ref]
+    def remove(self, activation: Activation, *, over: bool = True) -> None:
+        """Forget an activation; by identity, so that a late removal can't take its successor away.
+
+        Args:
+            activation: What has ended.
+            over: False if a handler of it runs still; `let_go` is called once it does not.
+        """
+        ref = activation.ref
+        if self.actors.get(ref) is activation:
+            del self.actors[ref]
+            if over and self.on_removed is not None:
+                self.on_removed(ref)
+
+    def let_go(self, ref: Ref) -> None:
+        """The last handler of an activation that was removed before has ended."""
+        if self.on_removed is not None and ref not in self.actors:
+            self.on_removed(ref)
 
     def forget_unused(self, activation: Activation) -> None:
         """Forget an activation that was made for a message which is refused after all: nobody looks at it otherwise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .context import Request
@@ -82,6 +83,22 @@ class Asked:
         self.body = body
         self.chain = chain
         self.attempt = 0
+
+
+class Leased(Protocol):
+    """What may be used until some time only."""
+
+    lease_until: float
+    """A reading of the host's clock, in seconds; written by another thread."""
+
+
+class Unlimited:
+    """The lease of a host that needs none."""
+
+    lease_until = math.inf
+
+
+UNLIMITED = Unlimited()
 
 
 class Router(Protocol):

@@ -11,6 +11,7 @@ from greenlet import greenlet as raw_greenlet
 from .activation import ACTIVE
 from .context import OPEN, Context, Request
 from .inbox import MAX_PARKED, MAX_POOLED, TURN_BUDGET
+from .remote import UNLIMITED
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -163,7 +164,12 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         budget = len(inbox)
         if budget > TURN_BUDGET:
             budget = TURN_BUDGET
+        lease = dispatcher.lease
+        leased = lease is not UNLIMITED
         while handled < budget and inbox:  # a freeze empties it
+            if leased and dispatcher.monotonic() >= lease.lease_until:
+                dispatcher.yield_at = 0.0  # the rest of the loop's time is over as well
+                break
             handled += 1
             self.ctx = ctx = inbox.popleft()
             dispatcher.received += 1
