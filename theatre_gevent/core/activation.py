@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .statistics import TypeStatistics
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -39,12 +41,13 @@ TRANSITIONS = {
 """The allowed transitions. STOPPED is reached from ACTIVE and LEAVING when a host stops hard."""
 
 
-class ActorType:
-    """A registered type: how its receivers are made, and where its actors live."""
+class ActorType(TypeStatistics):
+    """A registered type: how its receivers are made, where its actors live, and what was counted of them."""
 
     __slots__ = ("create", "dispatcher", "name")
 
     def __init__(self, name: str, create: Callable[[], Receiver], dispatcher: Dispatcher) -> None:
+        super().__init__()
         self.name = name
         self.create = create
         self.dispatcher = dispatcher

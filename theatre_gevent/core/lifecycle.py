@@ -34,6 +34,7 @@ class Lifecycle:
         closing: True while the host shuts its actors down: nothing new begins, what is queued becomes dead letters.
         deferred: Who waits for replies that come later.
         errors: How often the receivers of live activations have raised, if they have.
+        journal: Told of every dead letter: ref, body, sender and reason. It must be quick.
         reasons: Why activations come that are not NEW, until they have been initialized.
         spawning: Who waits for an activation to be initialized, by ref.
     """
@@ -49,6 +50,7 @@ class Lifecycle:
         self.receiver_errors = 0
         self.deferred = DeferredReplies(dispatcher)
         self.errors: dict[Activation, int] = {}
+        self.journal: Callable[[Ref, Any, Ref | None, str], object] | None = None
         self.reasons: dict[Activation, InitReason] = {}
 
     def waiting(self) -> int:
@@ -109,6 +111,7 @@ class Lifecycle:
         now = self._dispatcher.now
         activation.created_at = activation.last_active = now
         self.activations_total += 1
+        activation.actor_type.activations += 1
         self._dispatcher.registry.watch_idleness(activation, now)
         if self.spawning:
             for pending in self.spawning.pop(activation.ref, ()):
@@ -125,6 +128,7 @@ class Lifecycle:
         else:
             reason = f"the actor could not be activated: {type(error).__name__}: {error}"
             self.activations_failed += 1
+            activation.actor_type.failed += 1
             log.error("actor %s could not be activated", ref, exc_info=error, extra={"ref": str(ref)})
         queue = activation.queue()
         if queue:
@@ -169,6 +173,7 @@ class Lifecycle:
 
     def _count_error(self, activation: Activation) -> None:
         self.receiver_errors += 1
+        activation.actor_type.errors += 1
         self.errors[activation] = self.errors.get(activation, 0) + 1
 
     def _panic(self, error: BaseException) -> None:
@@ -186,6 +191,8 @@ class Lifecycle:
     def report(self, ref: Ref, body: Any, sender: Ref | None, reason: str, error: BaseException | None) -> None:
         """Give a dead letter to who wants to see it."""
         dispatcher = self._dispatcher
+        if self.journal is not None:
+            self.journal(ref, body, sender, reason)
         handler = dispatcher.options.dead_letter_handler
         if handler is None:
             log.info("dead letter for %s: %s", ref, reason, extra={"ref": str(ref)})
@@ -238,6 +245,7 @@ class Lifecycle:
         """Declare an activation over: its contexts can do nothing any more, and who waits for its replies is told."""
         if activation.state != NEW:
             self.activations_ended += 1
+            activation.actor_type.ended += 1
         activation.state = STOPPED
         activation.receiver = None
         self.errors.pop(activation, None)

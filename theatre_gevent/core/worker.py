@@ -94,8 +94,13 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                 self.activation = activation
                 activation.worker = self
                 activation.messages_total += 1
+                actor_type = activation.actor_type
+                actor_type.left = left = actor_type.left - 1
                 try:
-                    activation.receiver.receive(ctx)  # type: ignore[union-attr]
+                    if left > 0:
+                        activation.receiver.receive(ctx)  # type: ignore[union-attr]
+                    else:
+                        actor_type.call(activation.receiver.receive, ctx, monotonic, 0)  # type: ignore[union-attr]
                 except BaseException as error:  # noqa: BLE001 - answered, logged and counted there
                     dispatcher.lifecycle.failed(self, activation, ctx, error)
                 self.ctx = self.activation = None
@@ -160,6 +165,10 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         receive = activation.receiver.receive  # type: ignore[union-attr]
         back: Any = self.back
         lines = dispatcher.backpressure.lines
+        actor_type = activation.actor_type
+        timed = actor_type.left
+        if timed <= 0:
+            timed = 1
         handled = 0
         budget = len(inbox)
         if budget > TURN_BUDGET:
@@ -176,7 +185,10 @@ class Worker(Greenlet):  # type: ignore[type-arg]
             if lines:
                 dispatcher.backpressure.refill(activation)
             try:
-                receive(ctx)
+                if handled == timed:
+                    actor_type.call(receive, ctx, dispatcher.monotonic, handled)
+                else:
+                    receive(ctx)
             except BaseException as error:  # noqa: BLE001 - as above
                 goes_on = False
                 try:
@@ -193,6 +205,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                     break
         self.ctx = self.activation = None
         activation.messages_total += handled
+        actor_type.left -= handled
         dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
         if dispatcher.backpressure.room is not None:
             dispatcher.backpressure.grant(1)
@@ -208,6 +221,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         dispatcher = self.dispatcher
         self.ctx = self.activation = None
         activation.messages_total += handled
+        activation.actor_type.left -= handled
         dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
         if dispatcher.backpressure.room is not None:
             dispatcher.backpressure.grant(1)
