@@ -26,6 +26,11 @@ METRICS: dict[str, str] = {
     "messages_returned": "messages that came back from hosts that did not take them",
     "peers_up": "other hosts that can be reached now",
     "placements_cached": "refs whose host is remembered",
+    "messages_held": "messages that wait until it is known where their actors are",
+    "claims_total": "claims of actors that the database has answered",
+    "releases_total": "actors given back in the database",
+    "claim_statements": "statements that claimed or gave back, many actors each",
+    "claims_waiting": "claims and releases that wait for the database now",
 }
 """Name and meaning of every counter and gauge in a snapshot.
 

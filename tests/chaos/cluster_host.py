@@ -49,7 +49,7 @@ def main() -> None:
             host.stop()
         router = host._dispatcher.router
         assert isinstance(router, ClusterRouter)
-        write({**traffic.report(), "pending": len(router._pending), "state": host.state})
+        write({**traffic.report(), "pending": len(router.pending), "state": host.state})
     host.stop()
 
 

@@ -357,7 +357,7 @@ def test_a_class_that_another_process_does_not_know() -> None:
         assert a.request(ref, "still here") == "still here"
         assert it.cluster.dead["a"] == []
         assert transport_of(a).counters()["failures"] == 0
-        assert router_of(a)._pending == {}
+        assert router_of(a).pending == {}
 
 
 def test_a_process_ends_in_good_order_under_load() -> None:

@@ -271,7 +271,7 @@ class Cluster:
         for host in self:
             counts = host.metrics.snapshot()
             assert host.state == "stopped"
-            assert router_of(host)._pending == {}
+            assert router_of(host).pending == {}
             for gauge in ("actors_active", "messages_queued", "requests_pending", "senders_waiting", "peers_up"):
                 assert counts[gauge] == 0, (gauge, counts)
             assert len(transport_of(host)._greenlets) == 0

@@ -223,7 +223,7 @@ def test_late_replies_are_counted_and_reach_nobody() -> None:
         there = cluster.ref("b")
         with pytest.raises(RequestTimeout):
             cluster["a"].request(there, ("keep",), timeout=0.1)
-        assert router_of(cluster["a"])._pending == {}
+        assert router_of(cluster["a"]).pending == {}
         other = in_background(cluster["a"].request, cluster.refs("b", 2)[1], ("keep",))
         until(lambda: len(cluster.actors.contexts) == 2)
         cluster.actors.contexts[0].reply("late")
@@ -238,7 +238,7 @@ def test_an_asker_that_is_killed_leaves_nothing_behind() -> None:
         task = in_background(cluster["a"].request, cluster.ref("b"), ("keep",))
         until(lambda: cluster.actors.contexts)
         task.kill()
-        assert router_of(cluster["a"])._pending == {}
+        assert router_of(cluster["a"]).pending == {}
         assert cluster["a"].metrics.snapshot()["requests_abandoned"] == 1
         cluster.actors.contexts[0].reply("too late")
         until(lambda: cluster["a"].metrics.snapshot()["replies_late"] == 1)
@@ -262,7 +262,7 @@ def test_what_cannot_travel_is_refused_in_the_callers_call() -> None:
         after = cluster["a"].metrics.snapshot()
         assert after["messages_sent"] == before["messages_sent"]
         assert after["messages_forwarded"] == 0
-        assert router_of(cluster["a"])._pending == {}
+        assert router_of(cluster["a"]).pending == {}
         assert cluster["a"].request(there, b"x" * (15 << 20)) == b"x" * (15 << 20)
 
 
@@ -308,7 +308,7 @@ def test_a_reply_of_a_class_that_the_asker_does_not_know(monkeypatch: pytest.Mon
         cluster.actors.contexts[0].reply(Unknown(1))
         with pytest.raises(RemoteActorError, match=r"tests\.unknown-here"):
             task.get(timeout=10)
-        assert router_of(cluster["a"])._pending == {}
+        assert router_of(cluster["a"]).pending == {}
 
 
 def test_a_type_that_the_other_host_has_not_registered() -> None:

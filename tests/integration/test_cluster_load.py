@@ -360,7 +360,7 @@ def test_a_sender_waits_while_the_way_is_full() -> None:
         assert [letter.message for letter in dead] == list(range(accepted)), "in order, each once"
         assert "can't be reached" in dead[0].reason
         until(lambda: router_of(host).forwarded == 0)
-        assert router_of(host)._pending == {}
+        assert router_of(host).pending == {}
     assert_balanced(host.metrics)
     listener.close()
 

@@ -208,7 +208,7 @@ def test_retries_end_with_the_requests_deadline() -> None:
         with pytest.raises((NoOwner, RequestTimeout)):
             cluster["a"].request(ref, "asked", timeout=0.05)
         assert 1 <= counts(cluster["a"])["messages_returned"] < 5
-        assert router_of(cluster["a"])._pending == {}
+        assert router_of(cluster["a"]).pending == {}
         until(lambda: counts(cluster["a"])["messages_sent"] == 0)
 
 
@@ -374,10 +374,10 @@ def test_replies_to_an_earlier_life_reach_nobody() -> None:
         router = router_of(old)
         fresh = cluster.hosts["a"] = cluster.make("a", listen=str(old.address)).start()
         cluster.acquaint()
-        assert router_of(fresh)._cluster.epoch > router._cluster.epoch
+        assert router_of(fresh).cluster.epoch > router.cluster.epoch
         task = in_background(fresh.request, second, ("keep",))
         until(lambda: len(cluster.actors.contexts) == 2)
-        assert list(router_of(fresh)._pending) == [router._seq], "both have the same number"
+        assert list(router_of(fresh).pending) == [router._seq], "both have the same number"
         cluster.actors.contexts[0].reply("for the earlier life")
         gevent.sleep(0.05)
         assert not task.ready()

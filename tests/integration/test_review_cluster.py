@@ -9,6 +9,7 @@ import pytest
 from tests.integration.cluster_support import Cluster, router_of, transport_of
 from tests.support import assert_balanced, in_background, until
 from theatre_gevent import NoOwner, RequestTimeout, UnregisteredActorType, message
+from theatre_gevent.core.context import Context
 
 
 def test_requests_from_afar_that_are_never_answered_do_not_pile_up() -> None:
@@ -57,9 +58,11 @@ def test_a_request_that_comes_back_to_a_full_inbox_is_counted_once() -> None:
         asked = in_background(a.request, ref, 2)
         until(lambda: a.metrics.snapshot()["messages_returned"] == 4)  # 0.3 s to the last attempt
         a.set_peers({})
-        a.send(ref, ("hold",))
+        # Its own messages would wait behind the request; those that another host sends it would not.
+        activation = a._dispatcher.registry.activate(ref)
+        assert a._dispatcher.deliver(activation, Context(activation, ("hold",), None))
         until(lambda: cluster.actors.holding)
-        a.send(ref, 1)
+        assert a._dispatcher.deliver(activation, Context(activation, 1, None))
         until(lambda: a.metrics.snapshot()["senders_waiting"] == 1)
         cluster.balanced()
         cluster.actors.gate.set()
@@ -165,4 +168,4 @@ def test_an_answer_that_can_not_travel_and_then_one_that_can_from_a_native_threa
             pool.spawn(ctx.reply, object()).get(timeout=5)
         pool.spawn(ctx.reply, "from a thread").get(timeout=5)
         assert asked.get(timeout=5) == "from a thread"
-        assert router_of(cluster["a"])._pending == {}
+        assert router_of(cluster["a"]).pending == {}

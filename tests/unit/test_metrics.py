@@ -67,6 +67,11 @@ def test_each_counter_counts_what_it_says(host: Host, clock: VirtualClock) -> No
         "messages_returned": 0,
         "peers_up": 0,
         "placements_cached": 0,
+        "messages_held": 0,
+        "claims_total": 0,
+        "releases_total": 0,
+        "claim_statements": 0,
+        "claims_waiting": 0,
     }
     kept[2].reply("done")
     waiting.get()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ..core.context import Context, Failure, RemoteRequest
 from ..core.remote import RemoteAsker
 from ..errors import HostNotRunning, NoOwner, TheatreError, UnregisteredActorType
 from ..logic import envelopes
-from ..logic.bodies import load_body, pack_body
+from ..logic.bodies import pack_body
+from .returning import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +28,6 @@ _PATIENCE = 2.0
 """Seconds for which a reader waits for room in the host; the peer gives a connection up that takes nothing for 5."""
 
 _NO_CHAIN: list[Ref] = []
-
-
-def unpack(packed: Any) -> Any:
-    """Return the body that `pack_body` made `packed` of."""
-    return load_body(msgspec.msgpack.encode(packed))
 
 
 class ReplyTo(RemoteAsker):
@@ -79,7 +73,7 @@ class Incoming:
     def received(self, inlet: Inlet, messages: Sequence[Any], unmade: Sequence[Any]) -> None:
         """Deliver a batch; in the greenlet that reads the inlet."""
         dispatcher = self._dispatcher
-        actors, deliver, monotonic = dispatcher.actors, dispatcher.deliver, dispatcher.monotonic
+        actors = dispatcher.actors
         patience = _PATIENCE
         for message in messages:
             kind = type(message)
@@ -90,27 +84,33 @@ class Incoming:
                 refusal = dispatcher.backpressure.make_room(message.ref, patience)
                 if refusal is not None:
                     patience = 0.0  # the rest of the batch has waited as well
-                    self._refuse(inlet, message, refusal)
+                    self.refuse(inlet, message, refusal)
                     continue
             activation = actors.get(message.ref)
             if activation is None:
                 activation = self._activate(inlet, message)
                 if activation is None:
                     continue
-            ctx: Context
-            if kind is envelopes.Send:
-                ctx = Context(activation, message.body, message.sender)
-            else:
-                headers = message.headers
-                chain = _NO_CHAIN if headers is None or headers.chain is None else headers.chain
-                asker = ReplyTo(inlet, message.seq, chain)
-                ctx = RemoteRequest(activation, message.body, message.sender, asker, monotonic() + message.timeout)
-            if deliver(activation, ctx):
-                self.arrived += 1
-            else:
-                dispatcher.backpressure.park(activation, ctx, self._outcome(inlet, message))
+            self.take(inlet, message, activation)
         for message, reason in unmade:
             self._unmade(inlet, message, reason)
+
+    def take(self, inlet: Inlet, message: Any, activation: Activation) -> None:
+        """Deliver a message to an activation of this host, without waiting."""
+        dispatcher = self._dispatcher
+        ctx: Context
+        if type(message) is envelopes.Send:
+            ctx = Context(activation, message.body, message.sender)
+        else:
+            headers = message.headers
+            chain = _NO_CHAIN if headers is None or headers.chain is None else headers.chain
+            asker = ReplyTo(inlet, message.seq, chain)
+            deadline = dispatcher.monotonic() + message.timeout
+            ctx = RemoteRequest(activation, message.body, message.sender, asker, deadline)
+        if dispatcher.deliver(activation, ctx):
+            self.arrived += 1
+        else:
+            dispatcher.backpressure.park(activation, ctx, self._outcome(inlet, message))
 
     def _activate(self, inlet: Inlet, message: Any) -> Activation | None:
         ref = message.ref
@@ -118,22 +118,27 @@ class Incoming:
         try:
             registry.type_of(ref)
         except UnregisteredActorType as error:
-            self._refuse(inlet, message, error)
+            self.refuse(inlet, message, error)
             return None
-        if self._router.is_elsewhere(ref):
-            me = self._router.host_id
-            self._refuse(inlet, message, envelopes.NotHere(f"{ref} does not belong to host {me!r}"))
-            return None
-        return registry.activate(ref)
+        verdict = self._router.arriving(inlet, message)
+        if verdict is True:
+            return registry.activate(ref)
+        if verdict is not False:
+            self.refuse(inlet, message, verdict)
+        return None
 
-    def _refuse(self, inlet: Inlet, message: Any, error: TheatreError) -> None:
+    def refuse(self, inlet: Inlet, message: Any, error: TheatreError) -> None:
         """Give back a message that was not accepted."""
         if type(message) is envelopes.Request:
             inlet.send(envelopes.failure_of(message.seq, inlet.peer.epoch, error))
             return
         code = envelopes.failure_of(0, 0, error).code
         body = pack_body(message.body)
-        inlet.send(envelopes.Returned(message.ref, body, code, str(error), message.sender, message.headers))
+        headers = message.headers
+        if isinstance(error, envelopes.NotHere) and error.owner is not None:
+            headers = headers or envelopes.Headers()
+            headers.owner = error.owner
+        inlet.send(envelopes.Returned(message.ref, body, code, str(error), message.sender, headers))
 
     def _outcome(self, inlet: Inlet, message: Any) -> Any:
         def outcome(ctx: Context, error: TheatreError | None) -> None:
@@ -142,7 +147,7 @@ class Incoming:
             else:
                 if type(ctx) is RemoteRequest:
                     ctx.greenlet = None
-                self._refuse(inlet, message, error)
+                self.refuse(inlet, message, error)
 
         return outcome
 

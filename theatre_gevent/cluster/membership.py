@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..config import check_address, check_hosts
 from ..logic.ring import HashRing
@@ -36,6 +36,30 @@ class LiveRing:
         return self._ring.owner(ref)
 
 
+class Membership(Protocol):
+    """What the router needs to know about a cluster."""
+
+    host_id: str
+    epoch: int
+    ring: LiveRing
+    """The hosts that take new actors."""
+    hand_over_timeout: float
+    """Seconds for which messages wait for an actor that its owner is about to give back."""
+
+    @property
+    def hosts(self) -> Mapping[str, str]:
+        """The live hosts and their addresses, this one among them, and those that are leaving."""
+
+    def on_change(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` whenever hosts or ring have changed."""
+
+    def mark_leaving(self, host_id: str) -> None:
+        """A host has said that it takes no new actors."""
+
+    def refusal(self, host_id: str) -> str | None:
+        """Return why a host may not connect, None if it may."""
+
+
 class RingOnlyCluster:
     """A fixed set of hosts and the hash ring over them: no database, no failover.
 
@@ -47,6 +71,8 @@ class RingOnlyCluster:
         address: Where others reach it, `host:port`; the transport's own address where it is empty.
         epoch: Which life of this host it is: above all earlier ones. The wall clock's microseconds do.
     """
+
+    hand_over_timeout = 0.0
 
     def __init__(self, host_id: str, address: str = "", epoch: int = 1) -> None:
         if address:
@@ -83,3 +109,10 @@ class RingOnlyCluster:
     def on_change(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` whenever the members have changed."""
         self._watchers.append(watcher)
+
+    def mark_leaving(self, host_id: str) -> None:
+        """A host leaves; it stays a member, since who the members are is configured."""
+
+    def refusal(self, host_id: str) -> str | None:
+        """Return why a host may not connect, None if it is a member."""
+        return None if host_id in self._hosts else f"host {host_id!r} is not a member of this cluster"

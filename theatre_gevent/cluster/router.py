@@ -1,4 +1,4 @@
-"""The way to actors on other hosts, and what comes back from there."""
+"""The way to actors on other hosts: where a message goes, and how it gets there."""
 
 from __future__ import annotations
 
@@ -7,59 +7,81 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
-from ..core.context import OPEN, Context, Failure, Request
+from ..core.counters import CLUSTER_ZEROS
 from ..core.remote import Asked
 from ..core.requests import waiting_refs
-from ..errors import InboxFull, NoOwner, RemoteActorError, TheatreError
+from ..errors import InboxFull, NoOwner
 from ..logic import envelopes
 from ..logic.bodies import pack_body
-from ..logic.routing import RETRIED, Forward, NoRoute, Retry, decide, decide_retry
-from .incoming import Incoming, unpack
+from ..logic.routing import Forward, NoRoute, decide
+from ..messages import InitReason
+from .claiming import Claiming
+from .detours import Arrived, Detour, Detours, HeldSend
+from .incoming import Incoming
 from .inlet import Inlet
+from .returning import Returning
+from .settling import Settling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from ..core.context import Request
     from ..core.dispatcher import Dispatcher
+    from ..errors import TheatreError
     from ..logic.handshake import Identity
     from ..messages import Ref
     from .link import Link
-    from .membership import RingOnlyCluster
+    from .membership import Membership
+    from .ownership import OwnershipStore
     from .transport import Transport
 
 log = logging.getLogger("theatre_gevent.cluster")
 
-_NOT_TAKEN = RETRIED | {envelopes.INBOX_FULL, envelopes.UNREGISTERED, envelopes.BAD_BODY}
-"""Codes of hosts that did not accept a request."""
-
-
 _MAX_WAYS = 1 << 18
 """Placements remembered at most."""
 
+MUST_CLAIM: Any = object()
+"""A place that is here once the actor has been claimed."""
+
 
 class ClusterRouter:
-    """Routes by the ring, remembers placements, and retries what comes back.
+    """Routes by the ring, remembers placements, and takes care of what comes back.
 
     Args:
         dispatcher: Delivers what belongs here.
         cluster: Who the members are.
         transport: Links to them.
         placement_ttl: Seconds for which a placement is remembered.
+        store: Where ownership is written down; None if the ring alone says who owns what.
+
+    Attributes:
+        pending: Requests that other hosts have, by number.
+        detours: Messages that can't go on yet.
+        claiming: What this host owns by claim; None if the ring alone says so.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, cluster: RingOnlyCluster, transport: Transport, placement_ttl: float
+        self,
+        dispatcher: Dispatcher,
+        cluster: Membership,
+        transport: Transport,
+        placement_ttl: float,
+        store: OwnershipStore | None = None,
     ) -> None:
-        self._dispatcher = dispatcher
-        self._cluster = cluster
-        self._transport = transport
+        self.dispatcher = dispatcher
+        self.cluster = cluster
+        self.transport = transport
         # Placements that are remembered: forgotten all at once when they get old, which costs a look at the ring each,
         # so that the look-up of every message is one dict access.
         self._ways: dict[Ref, Link] = {}
         self._ways_until = 0.0
         self._ttl = placement_ttl
+        self.detours = Detours(dispatcher)
+        self.settling = Settling(self)
+        self.claiming = None if store is None else Claiming(self, store)
         self._incoming = Incoming(dispatcher, self)
-        self._pending: dict[int, Request] = {}
+        self._returning = Returning(self)
+        self.pending: dict[int, Request] = {}
         self._seq = 0
         self.host_id = cluster.host_id
         self.taken = 0
@@ -72,100 +94,188 @@ class ClusterRouter:
 
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the cluster's counters."""
+        claims = {} if self.claiming is None else self.claiming.counters()
         return {
+            **CLUSTER_ZEROS,
             "messages_forwarded": self.forwarded,
             "messages_arrived": self._incoming.arrived,
             "messages_returned": self.returned,
-            "peers_up": sum(link.is_up for link in self._transport.links()),
+            "peers_up": sum(link.is_up for link in self.transport.links()),
             "placements_cached": len(self._ways),
+            "messages_held": self.detours.held,
+            **claims,
         }
 
     def _members_changed(self) -> None:
         self._ways.clear()
-        self._transport.set_peers({h: a for h, a in self._cluster.hosts.items() if h != self.host_id})
+        self.transport.set_peers({h: a for h, a in self.cluster.hosts.items() if h != self.host_id})
 
     # -- where to ----------------------------------------------------------------------------------------------
 
     def is_elsewhere(self, ref: Ref) -> bool:
-        """Tell whether an actor that is not active here belongs to another host."""
-        owner = self._cluster.ring.owner(ref)
+        """Tell whether an actor that is not active here belongs to another host, as far as is known."""
+        if ref in self._ways:
+            return True
+        owner = self.cluster.ring.owner(ref)
         return owner is not None and owner != self.host_id
 
-    def way(self, ref: Ref) -> Link | None:
+    def way(self, ref: Ref) -> Link | Detour | None:
         """Return the way to an actor that is not active here, None if it belongs here.
 
         Raises:
             InvalidRef: `ref` is not a Ref.
             NoOwner: Nobody can take it.
+            UnregisteredActorType: It would live here, and nobody registered its type.
         """
         try:
             link = self._ways.get(ref)
         except TypeError:
             link = None  # not hashable: not a Ref
-        if link is None or self._dispatcher.now >= self._ways_until:
-            return self._find(self._dispatcher.registry.check(ref))
+        if link is None or self.dispatcher.now >= self._ways_until:
+            return self._find(self.dispatcher.registry.check(ref))
         return link
 
-    def _find(self, ref: Ref, avoid: str | None = None) -> Link | None:
-        chosen = self._cluster.ring.owner(ref)
+    def _find(self, ref: Ref) -> Link | Detour | None:
+        detour = self.detours.get(ref)
+        if detour is not None:
+            return detour
+        place = self.place(ref)
+        return self.claim(ref) if place is MUST_CLAIM else place
+
+    def place(self, ref: Ref, avoid: str | None = None, owner: str | None = None) -> Link | None:
+        """Decide where an actor is that is not active here.
+
+        Args:
+            ref: The actor.
+            avoid: The host that has just refused a message for it.
+            owner: The host that is said to own it, instead of the one that the ring names.
+
+        Returns:
+            The way there; None if it is here, and `MUST_CLAIM` if it will be once it has been claimed.
+
+        Raises:
+            NoOwner: Nobody can take it.
+            UnregisteredActorType: It would live here, and nobody registered its type.
+        """
+        chosen = self.cluster.ring.owner(ref)
         decision = decide(
-            self.host_id, active=False, cached=None, owner=None, chosen=chosen, live=self._cluster.hosts, avoid=avoid
+            self.host_id, active=False, cached=None, owner=owner, chosen=chosen, live=self.cluster.hosts, avoid=avoid
         )
         if isinstance(decision, NoRoute):
             raise NoOwner(f"{ref} has no owner: {decision.reason}")
-        if not isinstance(decision, Forward):
+        if isinstance(decision, Forward):
+            link = self.transport.link(decision.host_id)
+            if link is None:
+                raise NoOwner(f"{ref} belongs to host {decision.host_id!r}, which this host has no address of")
+            self.learn(ref, link)
+            return link
+        if self.claiming is None:
             return None
-        link = self._transport.link(decision.host_id)
-        if link is None:
-            raise NoOwner(f"{ref} belongs to host {decision.host_id!r}, which this host has no address of")
-        now = self._dispatcher.now
+        registry = self.dispatcher.registry
+        registry.type_of(ref)
+        if self.claiming.take_back(ref):
+            self.dispatcher.lifecycle.reasons[registry.activate(ref)] = InitReason.REACTIVATION
+            return None
+        return MUST_CLAIM  # type: ignore[no-any-return]
+
+    def claim(self, ref: Ref) -> Detour:
+        """Claim an actor for this host; what comes for it meanwhile waits."""
+        assert self.claiming is not None
+        detour = self.detours.open(ref)
+        self.claiming.claim(ref)
+        return detour
+
+    def learn(self, ref: Ref, link: Link) -> None:
+        """Remember where an actor is."""
+        now = self.dispatcher.now
         if now >= self._ways_until or len(self._ways) >= _MAX_WAYS:
             self._ways.clear()
             self._ways_until = now + self._ttl
         self._ways[ref] = link
-        return link
 
-    def _evict(self, ref: Ref, host_id: str) -> None:
+    def known(self, ref: Ref) -> str | None:
+        """Return the host that an actor is remembered to be on."""
+        link = self._ways.get(ref)
+        return None if link is None or self.dispatcher.now >= self._ways_until else link.host_id
+
+    def evict(self, ref: Ref, host_id: str) -> None:
         """Forget a way that led to the wrong host; not one that has been found since."""
         link = self._ways.get(ref)
         if link is not None and link.host_id == host_id:
             del self._ways[ref]
 
+    def acquire(self, ref: Ref, deadline: float) -> None:
+        """Wait until an actor that is not active here may be activated here.
+
+        Raises:
+            NoOwner: It belongs to another host.
+            InboxFull: It was not decided in time.
+        """
+        while ref not in self.dispatcher.actors:
+            way = self.way(ref)
+            if way is None:
+                return
+            if not isinstance(way, Detour):
+                raise NoOwner(f"{ref} belongs to another host and can't be activated here")
+            self.detours.wait(way, deadline, is_caller=True)
+
     # -- out ---------------------------------------------------------------------------------------------------
 
-    def send(self, way: Link, ref: Ref, body: object, sender: Ref | None) -> None:
+    def send(self, way: Link | Detour, ref: Ref, body: object, sender: Ref | None) -> None:
         """Send a message that way. Waits while it is full."""
-        packed = pack_body(body)
-        if way.full:
-            self._wait_for_room(way, self._dispatcher.request_timeout)
-        way.send(envelopes.Send(ref, packed, sender))
+        if isinstance(way, Detour):
+            if way.full:
+                self.detours.wait(way, self.dispatcher.monotonic() + self.dispatcher.request_timeout)
+                self.dispatcher.send(ref, body, sender)
+                return
+            self.detours.hold(way, HeldSend(body, sender))
+        else:
+            packed = pack_body(body)
+            if way.full:
+                self._wait_for_room(way, self.dispatcher.request_timeout)
+            way.send(envelopes.Send(ref, packed, sender))
         self.taken += 1
         self.forwarded += 1
 
-    def ask(self, way: Link, ref: Ref, request: Request) -> None:
+    def ask(self, way: Link | Detour, ref: Ref, request: Request) -> None:
         """Send a request likewise; the reply completes it."""
-        packed = pack_body(request.message)
         chain = None if request.parent is None else waiting_refs(request.parent)
-        self._seq = seq = self._seq + 1
-        asked: Any = Asked(ref, seq, packed, chain)
+        asked: Any = Asked(ref, 0, None, chain)
         request._activation = asked
-        if way.full:
-            dispatcher = self._dispatcher
-            self._wait_for_room(way, min(dispatcher.request_timeout, request.deadline - dispatcher.monotonic()))
-        self._pending[seq] = request
+        while isinstance(way, Detour) and way.full:
+            self.detours.wait(way, min(request.deadline, self.dispatcher.monotonic() + self.dispatcher.request_timeout))
+            found = None if ref in self.dispatcher.actors else self.way(ref)
+            if found is None:
+                request._activation = self.dispatcher.registry.activate(ref)
+                self.dispatcher.requests_queued += 1
+                self.settling.deliver(request)
+                return
+            way = found
+        if isinstance(way, Detour):
+            self.detours.hold(way, request)
+        else:
+            asked.body = pack_body(request.message)
+            if way.full:
+                left = request.deadline - self.dispatcher.monotonic()
+                self._wait_for_room(way, min(self.dispatcher.request_timeout, left))
         self.taken += 1
         self.requests += 1
         self.forwarded += 1
-        self._ask(way, asked, request)
+        if not isinstance(way, Detour):
+            self.ask_at(way, asked, request)
 
     def _wait_for_room(self, way: Link, timeout: float) -> None:
-        if getcurrent() is self._dispatcher.hub:
+        if getcurrent() is self.dispatcher.hub:
             raise InboxFull(f"too much is queued for {way}, and the hub can't wait")
         way.wait_for_room(timeout)
 
-    def _ask(self, link: Link, asked: Asked, request: Request) -> None:
+    def ask_at(self, link: Link, asked: Asked, request: Request) -> None:
+        """Put a request that is packed into the queue of a link."""
+        if not asked.seq:
+            self._seq = asked.seq = self._seq + 1
+        self.pending[asked.seq] = request
         asked.host_id = link.host_id
-        left = request.deadline - self._dispatcher.monotonic()
+        left = request.deadline - self.dispatcher.monotonic()
         headers = None
         if asked.chain is not None or asked.attempt:
             headers = envelopes.Headers(attempt=asked.attempt, chain=asked.chain)
@@ -175,164 +285,59 @@ class ClusterRouter:
         """The requester goes on: a reply that comes later is late."""
         asked: Any = request._activation
         if type(asked) is Asked:
-            self._pending.pop(asked.seq, None)
+            self.pending.pop(asked.seq, None)
 
-    # -- back --------------------------------------------------------------------------------------------------
+    def take_back(self) -> None:
+        """Account for a message that did not go to another host after all."""
+        self.forwarded -= 1
+        self.taken -= 1
+
+    # -- in ----------------------------------------------------------------------------------------------------
 
     def received(self, source: Inlet | Link, messages: Sequence[Any], unmade: Sequence[Any]) -> None:
         """Take a batch from a connection, in the greenlet that reads it."""
         if isinstance(source, Inlet):
             self._incoming.received(source, messages, unmade)
-            return
-        epoch, pending, dispatcher = self._cluster.epoch, self._pending, self._dispatcher
-        resumes = dispatcher.resumes
-        for message in messages:
-            kind = type(message)
-            if kind is envelopes.Returned:
-                self._came_back(source.host_id, message)
-            elif kind is not envelopes.Reply and kind is not envelopes.Failure:
-                log.warning("host %s sent a %s where only replies belong", source.host_id, kind.__name__)
-            elif message.epoch != epoch:
-                dispatcher.replies_late += 1
-            else:
-                request = pending.pop(message.seq, None)
-                if request is None or request.result is not OPEN:
-                    self._late(message)
-                elif kind is envelopes.Reply:
-                    request.result = message.body
-                    resumes.append(request)
-                else:
-                    self._failed(source.host_id, request, message)
-        if resumes and not dispatcher.armed:
-            dispatcher.arm()
-        for message, reason in unmade:
-            if type(message) is envelopes.Returned:
-                self.returned += 1
-                self.forwarded -= 1
-                reason = f"it came back from host {source.host_id!r}, and its body can't be made here: {reason}"
-                self._lose(message.ref, None, message.sender, reason, None)
-                continue
-            if getattr(message, "epoch", epoch) != epoch:
-                continue  # it answers a request of an earlier life
-            request = self._pending.pop(getattr(message, "seq", -1), None)
-            if request is not None:
-                error = RemoteActorError("BadBody", f"its reply can't be made here: {reason}", request._activation.ref)
-                self._dispatcher.complete(request, Failure(error))
+        else:
+            self._returning.received(source, messages, unmade)
 
-    def _late(self, message: envelopes.Reply | envelopes.Failure) -> None:
-        self._dispatcher.replies_late += 1
-        if type(message) is envelopes.Failure and message.code in _NOT_TAKEN:
-            self._take_back()
+    def arriving(self, inlet: Inlet, message: Any) -> envelopes.NotHere | bool:
+        """Decide about a message from another host whose actor is not active here.
 
-    def _take_back(self) -> None:
-        """A message did not go to another host after all."""
-        self.forwarded -= 1
-        self.taken -= 1
+        Returns:
+            True if it may be activated here at once, False if the message was put on a detour, else the refusal.
+        """
+        ref = message.ref
+        if self.claiming is None:
+            if not self.is_elsewhere(ref):
+                return True
+            return envelopes.NotHere(f"{ref} does not belong to host {self.host_id!r}")
+        detour = self.detours.get(ref)
+        if detour is None:
+            if self.claiming.take_back(ref):
+                registry = self.dispatcher.registry
+                self.dispatcher.lifecycle.reasons[registry.activate(ref)] = InitReason.REACTIVATION
+                return True
+            first = message.headers is None or message.headers.attempt == 0
+            if first and self.is_elsewhere(ref):
+                return envelopes.NotHere(f"{ref} does not belong to host {self.host_id!r}", self.known(ref))
+            detour = self.claim(ref)
+        if detour.full:
+            self._incoming.refuse(inlet, message, InboxFull(f"too many messages wait for {ref} to be placed"))
+        else:
+            self.detours.hold(detour, Arrived(inlet, message))
+        return False
 
-    def _failed(self, host_id: str, request: Request, failure: envelopes.Failure) -> None:
-        asked: Any = request._activation
-        code = failure.code
-        if code not in RETRIED:
-            if code in _NOT_TAKEN:
-                self._take_back()
-            self._dispatcher.complete(request, Failure(envelopes.error_of(failure, asked.ref)))
-            return
-        self.returned += 1
-        left = request.deadline - self._dispatcher.monotonic()
-        verdict = decide_retry(code, asked.attempt, host_id, left)
-        self._evict(asked.ref, host_id)
-        if isinstance(verdict, Retry):
-            asked.attempt += 1
-            asked.host_id = ""  # nobody has it now; a host that goes down meanwhile does not take it along
-            self._pending[asked.seq] = request
-            self._dispatcher.clock.call_later(verdict.delay, lambda: self._ask_again(request, host_id))
-            return
-        self._take_back()
-        error = envelopes.error_of(failure, asked.ref)
-        if code == envelopes.NOT_HERE:
-            error = NoOwner(f"{asked.ref} has no owner: {verdict.reason}")
-        self._dispatcher.complete(request, Failure(error))
-
-    def _ask_again(self, request: Request, avoid: str) -> None:
-        """In the hub: a request that was not taken goes where its actor is now."""
-        asked: Any = request._activation
-        if request.result is not OPEN:
-            self._take_back()
-            return
-        try:
-            activation = self._dispatcher.actors.get(asked.ref)
-            link = None if activation is not None else self._find(asked.ref, avoid)
-            if link is not None:
-                self._ask(link, asked, request)
-                return
-            self._pending.pop(asked.seq, None)
-            request._activation = self._dispatcher.registry.activate(asked.ref)
-            self._take_back()
-            self.requests -= 1
-            self._dispatcher.requests_queued += 1
-            self._deliver_here(request)
-        except TheatreError as error:
-            self._pending.pop(asked.seq, None)
-            self._take_back()
-            self._dispatcher.complete(request, Failure(error))
-
-    def _deliver_here(self, ctx: Context) -> None:
-        dispatcher = self._dispatcher
-        refusal = dispatcher.backpressure.refusal()
-        if refusal is not None:
-            dispatcher.registry.forget_unused(ctx._activation)
-            self._dispatcher.accepted += 1
-            dispatcher.lifecycle.fail(ctx, "the host takes no messages any more", refusal, refusal)
-        elif not dispatcher.deliver(ctx._activation, ctx):
-            dispatcher.backpressure.park(ctx._activation, ctx, self._was_parked)
-
-    def _was_parked(self, ctx: Context, error: TheatreError | None) -> None:
-        if error is not None:
-            self._dispatcher.accepted += 1
-            self._dispatcher.lifecycle.fail(ctx, str(error), error, error)
-
-    def _came_back(self, host_id: str, message: envelopes.Returned) -> None:
-        """A plain message was not taken. It stays counted as forwarded while it waits for its next attempt."""
-        self.returned += 1
-        headers = message.headers or envelopes.Headers()
-        verdict = decide_retry(message.code, headers.attempt, host_id, self._dispatcher.request_timeout)
-        self._evict(message.ref, host_id)
-        if isinstance(verdict, Retry):
-            headers.attempt += 1
-            message.headers = headers
-            self._dispatcher.clock.call_later(verdict.delay, lambda: self._send_again(message, host_id))
-            return
-        self.forwarded -= 1
-        self._lose(message.ref, message.body, message.sender, message.text or verdict.reason, None)
-
-    def _send_again(self, message: envelopes.Returned, avoid: str) -> None:
-        ref, body, sender = message.ref, message.body, message.sender
-        try:
-            activation = self._dispatcher.actors.get(ref)
-            link = None if activation is not None else self._find(ref, avoid)
-            if link is not None:
-                link.send(envelopes.Send(ref, pack_body(body), sender, message.headers))
-                return
-            activation = self._dispatcher.registry.activate(ref)
-        except TheatreError as error:
-            self.forwarded -= 1
-            self._lose(ref, body, sender, str(error), error)
-            return
-        self._take_back()
-        self._deliver_here(Context(activation, body, sender))
-
-    def _lose(self, ref: Ref, body: Any, sender: Ref | None, reason: str, error: BaseException | None) -> None:
-        """A plain message is lost on its way."""
-        self.dropped += 1
-        self._dispatcher.lifecycle.report(ref, body, sender, reason, error)
+    @property
+    def incoming(self) -> Incoming:
+        """What takes messages from other hosts."""
+        return self._incoming
 
     # -- links come and go -------------------------------------------------------------------------------------
 
     def admit(self, identity: Identity) -> str | None:
         """Return why a peer is refused, None if it is welcome."""
-        if identity.host_id not in self._cluster.hosts:
-            return f"host {identity.host_id!r} is not a member of this cluster"
-        return None
+        return self.cluster.refusal(identity.host_id)
 
     def up(self, host_id: str) -> None:
         """A link has connected."""
@@ -342,35 +347,34 @@ class ClusterRouter:
         """A peer takes no new work."""
         log.info("host %s: %s leaves: %s", self.host_id, host_id, reason)
         self._ways = {ref: link for ref, link in self._ways.items() if link.host_id != host_id}
+        self.cluster.mark_leaving(host_id)
 
     def down(self, host_id: str, error: BaseException) -> None:
         """A link has lost its connection: what was written may have been handled, and will not be answered."""
-        waiting = {getattr(message, "seq", None) for message in self._unsent(host_id)}
-        for seq, request in list(self._pending.items()):
-            asked: Any = request._activation
-            if asked.host_id == host_id and seq not in waiting and request.result is OPEN:
-                del self._pending[seq]
-                text = f"host {host_id!r} was lost while it had a request for {asked.ref}: {error}"
-                self._dispatcher.complete(request, Failure(NoOwner(text)))
+        self._returning.down(host_id, error)
 
-    def _unsent(self, host_id: str) -> Sequence[Any]:
-        link = self._transport.link(host_id)
-        return [] if link is None else link.unsent()
+    def lost(self, host_id: str, messages: Sequence[Any], error: TheatreError) -> None:
+        """Messages were certainly never sent."""
+        self._returning.lost(host_id, messages, error)
 
-    def lost(self, host_id: str, messages: Sequence[Any], error: BaseException) -> None:
-        """Messages were certainly never sent: plain ones become dead letters, askers are told."""
-        for message in messages:
-            if type(message) is envelopes.Returned:
-                self._incoming.keep(message, error)  # it could not even be given back
-                continue
-            self.forwarded -= 1
-            text = f"host {host_id!r} can't be reached: {error}"
-            if type(message) is envelopes.Send:
-                body = unpack(message.body)
-                self._lose(message.ref, body, message.sender, text, error)
-            elif type(message) is envelopes.Request:
-                self.taken -= 1
-                request = self._pending.pop(message.seq, None)
-                if request is not None:
-                    failure = error if isinstance(error, TheatreError) else NoOwner(text)
-                    self._dispatcher.complete(request, Failure(failure))
+    # -- the host comes to rest --------------------------------------------------------------------------------
+
+    def held(self) -> int:
+        """Return how many messages wait on detours."""
+        return self.detours.held
+
+    def give_up(self, error: TheatreError) -> None:
+        """Fail everything that waits on a detour: the host freezes or stops. Other hosts' messages go back to them."""
+        for detour in self.detours:
+            if self.claiming is not None:
+                self.claiming.withdraw(detour.ref)
+            self.settling.failed(detour, error)
+
+    def leave(self, announce: Callable[[], object]) -> None:
+        """Begin to leave: tell the peers, and find other places for what waits to be placed here."""
+        announce()
+        self._ways.clear()
+        if self.claiming is not None:
+            for detour in self.detours:
+                if self.claiming.withdraw(detour.ref):
+                    self.settling.again(detour)

@@ -165,6 +165,8 @@ class Closer:
             return False
         if dispatcher.accepted != dispatcher.received + dispatcher.dead_lettered:
             return False
+        if dispatcher.router is not None and dispatcher.router.held():
+            return False
         owed = dispatcher.lifecycle.deferred.owed_elsewhere(dispatcher.monotonic())
         return open_requests(dispatcher) == 0 and not owed
 

@@ -10,8 +10,21 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 CLUSTER_ZEROS = dict.fromkeys(
-    ("messages_forwarded", "messages_arrived", "messages_returned", "peers_up", "placements_cached"), 0
+    (
+        "messages_forwarded",
+        "messages_arrived",
+        "messages_returned",
+        "peers_up",
+        "placements_cached",
+        "messages_held",
+        "claims_total",
+        "releases_total",
+        "claim_statements",
+        "claims_waiting",
+    ),
+    0,
 )
+"""What a router counts, for a host that has none."""
 
 
 def open_requests(dispatcher: Dispatcher) -> int:

@@ -18,7 +18,7 @@ from greenlet import getcurrent
 from greenlet import greenlet as raw_greenlet
 
 from ..config import MAX_TIMEOUT, check_timeout
-from ..errors import CallCycle, HostDraining, NoOwner, RequestTimeout, TheatreError
+from ..errors import CallCycle, HostDraining, RequestTimeout, TheatreError
 from .activation import ACTIVE, LEAVING, Activation
 from .backpressure import Backpressure
 from .context import OPEN, Context, Failure, Request
@@ -282,7 +282,11 @@ class Dispatcher(Waits):
             ref = request._activation.ref
             self.registry.forget_unused(request._activation)
             self._admit(ref, request.message, request.sender, request.deadline)
-            request._activation = self.registry.activate(ref)  # it may have left meanwhile
+            # It may have left meanwhile, and be elsewhere now.
+            if self.router is not None and ref not in self.actors and (way := self.router.way(ref)) is not None:
+                self.router.ask(way, ref, request)
+                return self._await(request, timeout)
+            request._activation = self.registry.activate(ref)
         activation = request._activation
         inbox = activation.queue()
         try:
@@ -355,8 +359,8 @@ class Dispatcher(Waits):
             self.threads.call(self.spawn, (ref,), self.request_timeout + 1.0)
             return
         self.backpressure.check_running()
-        if self.belongs_elsewhere(ref):
-            raise NoOwner(f"{ref} belongs to another host and can't be activated here")
+        if self.router is not None and self.registry.check(ref) not in self.actors:
+            self.router.acquire(ref, self.monotonic() + self.request_timeout)
         activation = self.registry.activate(ref)
         if activation.state == LEAVING:
             activation.state = ACTIVE

@@ -116,6 +116,16 @@ class Router(Protocol):
     def is_elsewhere(self, ref: Ref) -> bool:
         """Tell whether an actor that is not active here belongs to another host."""
 
+    def acquire(self, ref: Ref, deadline: float) -> None:
+        """Wait until an actor that is not active here may be activated here.
+
+        Raises:
+            NoOwner: It belongs to another host.
+        """
+
+    def held(self) -> int:
+        """Return how many messages wait until it is known where they go."""
+
     def way(self, ref: Ref) -> Any:
         """Return the way to an actor that is not active here, None if it belongs here.
 

@@ -50,12 +50,14 @@ class Headers(Struct, omit_defaults=True, gc=False):
         deadline: Seconds that are left to whatever this send is part of.
         chain: The refs whose handlers wait for this request, the first asker first.
         trace: W3C trace context: `traceparent`, `tracestate`, `baggage`.
+        owner: The host that owns the actor, as far as the one that answers NOT_HERE knows.
     """
 
     attempt: Annotated[int, Meta(ge=0, le=1000)] = 0
     deadline: Seconds | None = None
     chain: list[Ref] | None = None
     trace: dict[str, str] | None = None
+    owner: str | None = None
 
 
 # gc=False: an envelope lives from the encoder to the next one, and bodies in it are trees. 85 ns to make, not 149.
@@ -143,7 +145,16 @@ NO_OWNER, TIMED_OUT, CYCLE, LOST, BAD_BODY = 6, 7, 8, 9, 10
 
 
 class NotHere(TheatreError):
-    """The host that was asked does not own the actor: routing forgets what it believed and asks again."""
+    """The host that was asked does not own the actor: routing forgets what it believed and asks again.
+
+    Args:
+        text: What is said.
+        owner: The host that does own it, if that is known.
+    """
+
+    def __init__(self, text: str = "", owner: str | None = None) -> None:
+        super().__init__(text)
+        self.owner = owner
 
 
 _CODES: dict[type[BaseException], int] = {
@@ -183,6 +194,8 @@ def failure_of(seq: int, epoch: int, error: BaseException) -> Failure:
         detail = [clean_text(error.actor_type), *map(clean_text, error.registered)]
     elif isinstance(error, CallCycle):
         detail = [[ref.type, ref.id] for ref in error.chain]
+    elif isinstance(error, NotHere) and error.owner is not None:
+        return Failure(seq, epoch, code, name, text, None, Headers(owner=error.owner))
     return Failure(seq, epoch, code, name, text, detail)
 
 
