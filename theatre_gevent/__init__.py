@@ -10,8 +10,12 @@ from .clock import Clock, SystemClock
 from .config import HostOptions
 from .core.context import Context
 from .errors import (
+    AnswerLost,
     CallCycle,
     ClaimLost,
+    DatabaseError,
+    DatabaseRefused,
+    DatabaseUnavailable,
     HostDraining,
     HostFrozen,
     HostIdConflict,
@@ -24,6 +28,7 @@ from .errors import (
     RegistrationError,
     RemoteActorError,
     RequestTimeout,
+    SchemaMismatch,
     StopActor,
     TheatreError,
     UnregisteredActorType,
@@ -32,12 +37,17 @@ from .host import Host
 from .message_types import message
 from .messages import DeadLetter, Initialize, InitReason, Receiver, Ref, Shutdown
 from .metrics import Metrics
+from .migration import migrate_schema
 
 __all__ = [
+    "AnswerLost",
     "CallCycle",
     "ClaimLost",
     "Clock",
     "Context",
+    "DatabaseError",
+    "DatabaseRefused",
+    "DatabaseUnavailable",
     "DeadLetter",
     "Host",
     "HostDraining",
@@ -58,6 +68,7 @@ __all__ = [
     "RegistrationError",
     "RemoteActorError",
     "RequestTimeout",
+    "SchemaMismatch",
     "Shutdown",
     "StopActor",
     "SystemClock",
@@ -65,4 +76,5 @@ __all__ = [
     "UnregisteredActorType",
     "__version__",
     "message",
+    "migrate_schema",
 ]

@@ -124,5 +124,25 @@ class RemoteActorError(TheatreError):
         super().__init__(f"{ref} raised {type_name}: {message}")
 
 
+class DatabaseError(TheatreError):
+    """The database did not do what it was asked to. Its subclasses say what is known."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The statement was certainly not done, for a reason that passes: retry it later. Nobody's mistake."""
+
+
+class AnswerLost(DatabaseError):
+    """The statement was sent and its answer never came: it may have been done or not, or be done yet. Ask again."""
+
+
+class DatabaseRefused(DatabaseError):
+    """The database said no, and will say no again: a missing table or privilege, a value that it can't hold."""
+
+
+class SchemaMismatch(DatabaseRefused):
+    """The tables are not those that this version of the library works with. The text says what to do."""
+
+
 class StopActor(Exception):
     """Raise it in `receive` to stop the actor itself: `Shutdown` follows, the next message starts a new one."""

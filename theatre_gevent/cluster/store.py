@@ -9,46 +9,33 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import TheatreError
+from ..errors import (
+    AnswerLost,
+    DatabaseError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    SchemaMismatch,
+    TheatreError,
+)
 
 if TYPE_CHECKING:
     from ..messages import InitReason, Ref
-
-
-class DatabaseError(TheatreError):
-    """The database did not do what it was asked to. Its subclasses say what is known."""
-
-
-class DatabaseUnavailable(DatabaseError):
-    """The statement was certainly not done, for a reason that passes: retry it later. Nobody's mistake."""
 
 
 class PoolTimeout(DatabaseUnavailable):
     """Every connection of the pool was busy for as long as the caller may wait. Nothing was asked of the database."""
 
 
-class AnswerLost(DatabaseError):
-    """The statement was sent and its answer never came: it may have been done or not, or be done yet. Ask again."""
-
-
-class DatabaseRefused(DatabaseError):
-    """The database said no, and will say no again: a missing table or privilege, a value that it can't hold."""
-
-
-class SchemaMismatch(DatabaseRefused):
-    """The tables are not those that this version of the library works with. The text says what to do."""
-
-
 class HostFenced(TheatreError):
     """This life of the host has been declared over: it owns nothing any more, for ever. Register a new epoch."""
 
 
-class Owner(msgspec.Struct, frozen=True):
-    """The life of a host that owns an actor.
+class Life(msgspec.Struct, frozen=True):
+    """One life of a host: from its registration until it is fenced, for ever.
 
     Attributes:
         host_id: Which host.
-        epoch: Which of its lives.
+        epoch: Which of its lives. No two lives of whatever hosts have the same, and later ones have higher ones.
     """
 
     host_id: str
@@ -61,20 +48,19 @@ class Ownership(msgspec.Struct, frozen=True):
     Attributes:
         owner: The life of a host that has it.
         alive: False: that life is over, anybody may claim the actor.
-        claim: Number of the claim statement that wrote the row last.
+        claim: Number of the claim that wrote the row last.
     """
 
-    owner: Owner
+    owner: Life
     alive: bool
     claim: int
 
 
 class HostRow(msgspec.Struct, frozen=True):
-    """One life of a host, as one moment saw it.
+    """What is known of one life of a host, as one moment saw it.
 
     Attributes:
-        host_id: Which host.
-        epoch: Which of its lives; above all that were registered before, of whatever host.
+        life: Which host, and which of its lives.
         address: Where other hosts reach it.
         admin_addr: Address of its admin server, None for none.
         lease_duration: Seconds without a renewal after which others may declare it dead.
@@ -84,8 +70,7 @@ class HostRow(msgspec.Struct, frozen=True):
         remaining: Seconds until the lease ends by the database's wall clock. For people to read: that clock may jump.
     """
 
-    host_id: str
-    epoch: int
+    life: Life
     address: str
     admin_addr: str | None
     lease_duration: float
@@ -99,11 +84,26 @@ class Claimed(msgspec.Struct, frozen=True):
     """The answer to a claim; each ref that was asked for is in exactly one of the three.
 
     Attributes:
-        mine: Refs that this life of the host owns now, and why an activation of it begins.
-        foreign: Refs that another live host owns.
+        mine: Refs that the life that claimed owns now, and why an activation of each begins.
+        foreign: Refs that another life owns which is not over.
         refused: Refs that no row can hold, and what is wrong with them.
     """
 
     mine: dict[Ref, InitReason]
-    foreign: dict[Ref, Owner]
+    foreign: dict[Ref, Life]
     refused: dict[Ref, str]
+
+
+__all__ = [
+    "AnswerLost",
+    "Claimed",
+    "DatabaseError",
+    "DatabaseRefused",
+    "DatabaseUnavailable",
+    "HostFenced",
+    "HostRow",
+    "Life",
+    "Ownership",
+    "PoolTimeout",
+    "SchemaMismatch",
+]
