@@ -9,6 +9,7 @@ from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 
+from tests.postgres import Databases, Server  # noqa: E402
 from tests.support import assert_balanced, run_in_steps  # noqa: E402
 from theatre_gevent import DeadLetter, Host, SystemClock  # noqa: E402
 from theatre_gevent.testing import VirtualClock  # noqa: E402
@@ -59,3 +60,27 @@ def host(make_host: MakeHost) -> Host:
 def real_host(make_host: MakeHost) -> Host:
     """A host with default options under the machine's clock, for what involves native threads or real waits."""
     return make_host(clock=SystemClock())
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """The PostgreSQL server of this run: the one that `THEATRE_TEST_DSN` names, else a private one.
+
+    Tests share it. What pauses, restarts or kills a server takes an `EmbeddedPostgres` of its own.
+    """
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def databases(postgres: Server) -> Iterator[Databases]:
+    """Makes fresh, empty databases, which are dropped after the test."""
+    made = Databases(postgres.dsn)
+    yield made
+    made.drop_all()
+
+
+@pytest.fixture
+def dsn(databases: Databases) -> str:
+    """How to connect to a fresh, empty database, which is dropped after the test."""
+    return databases.create()
