@@ -30,6 +30,10 @@ MAX_REF_BYTES = 2600
 """Type and id of a ref in UTF-8, together: a Postgres index takes no more (2 704 bytes, with what it adds itself)."""
 
 _ROUNDS = 10  # of a claim whose rows came and went meanwhile; one more is already rare
+_RESIGN_READ = (
+    50_000  # refs that are read at once to give them back: each time the table is read whole, so many at once
+)
+_MAX_NUMBER = (1 << 63) - 1
 _REASONS = {1: InitReason.NEW, 2: InitReason.REACTIVATION, 3: InitReason.FAILOVER}
 
 
@@ -162,7 +166,7 @@ def forget_fenced(connection: GreenConnection, keep: float = 3600.0) -> int:
     """Remove the rows of lives that are over and own nothing any more. What has no row is over as well.
 
     Args:
-        connection: Any.
+        connection: Any; the table of owners is read whole, so not too often.
         keep: Seconds, by the database's wall clock, for which they stay for people to see.
 
     Returns:
@@ -252,6 +256,10 @@ def release(connection: GreenConnection, life: Life, number: int, refs: Sequence
     """
     refused = unstorable(refs)
     types, ids = _arrays([ref for ref in refs if ref not in refused] if refused else refs)
+    return _release(connection, life, number, types, ids)
+
+
+def _release(connection: GreenConnection, life: Life, number: int, types: str, ids: str) -> int:
     rows = connection.run(
         "SELECT theatre_release(%s, %s, %s, %s::text[], %s::text[])", (life.host_id, life.epoch, number, types, ids)
     )
@@ -270,12 +278,15 @@ def resign(connection: GreenConnection, life: Life, batch: int = 2000) -> int:
         How many actors were given back.
     """
     total = 0
-    while True:
-        rows = connection.run("SELECT theatre_release_some(%s, %s, %s)", (life.host_id, life.epoch, batch))
-        total += int(rows[0][0])
-        if not rows[0][0]:
-            fence_self(connection, life)
-            return total
+    while rows := connection.run(
+        "SELECT actor_type, actor_id FROM actor_ownership WHERE host_id = %s AND epoch = %s LIMIT %s",
+        (life.host_id, life.epoch, _RESIGN_READ),
+    ):
+        for start in range(0, len(rows), batch):
+            types, ids = zip(*rows[start : start + batch], strict=True)
+            total += _release(connection, life, _MAX_NUMBER, _array(types), _array(ids))
+    fence_self(connection, life)
+    return total
 
 
 def owners(connection: GreenConnection, refs: Sequence[Ref]) -> dict[Ref, Ownership]:
