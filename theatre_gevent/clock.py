@@ -71,6 +71,10 @@ class SystemClock:
             time.monotonic if boottime is None else partial(time.clock_gettime, boottime)
         )
 
+    def count_suspension(self) -> None:
+        """Have `monotonic` count the time during which a virtual machine is suspended, as `boottime` does."""
+        self.monotonic = self.boottime
+
     def time(self) -> float:
         """Wall time in seconds since the epoch."""
         return time.time()

@@ -55,6 +55,11 @@ class HostOptions:
         listen: Address for other hosts, `host:port`, port 0 for a free one; None for a host by itself.
         advertise: Address that others are told instead, behind a proxy for instance.
         peers: The other hosts of the cluster: ids and addresses, the same on every host. `Host.set_peers` changes it.
+        dsn: Connection string of the Postgres that holds leases and ownership; needs `listen` and no `peers`.
+        lease_duration: Seconds after its last renewal at which a host loses what it owns. Renewed every third of it.
+        poll_interval: How often the database is asked who the members are; changes are announced besides.
+        on_lease_lost: `"rejoin"`: come back with a new epoch as soon as the database answers. `"drain"`: stop.
+        on_state: Called with every new state of the host, in a greenlet of its own.
         secret: What all hosts of the cluster know; a peer that does not is refused.
         server_tls: `ssl.SSLContext` for accepted connections; one that requires certificates makes it mutual.
         client_tls: `ssl.SSLContext` for connections to peers.
@@ -79,6 +84,11 @@ class HostOptions:
     listen: str | None = None
     advertise: str | None = None
     peers: Mapping[str, str] | None = None
+    dsn: str | None = field(default=None, repr=False)
+    lease_duration: float = _seconds(20.0)
+    poll_interval: float = _seconds(3.0)
+    on_lease_lost: str = "rejoin"
+    on_state: Callable[[str], object] | None = None
     secret: str | bytes | None = field(default=None, repr=False)
     server_tls: SSLContext | None = field(default=None, repr=False)
     client_tls: SSLContext | None = field(default=None, repr=False)
@@ -96,8 +106,11 @@ class HostOptions:
             raise InvalidOption(
                 f"admin_addr must be None or a string such as '127.0.0.1:9090', got {self.admin_addr!r}"
             )
-        if self.dead_letter_handler is not None and not callable(self.dead_letter_handler):
-            raise InvalidOption(f"dead_letter_handler must be callable or None, got {self.dead_letter_handler!r}")
+        for name in ("dead_letter_handler", "on_state"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise InvalidOption(f"{name} must be callable or None, got {getattr(self, name)!r}")
+        if self.on_lease_lost not in ("rejoin", "drain"):
+            raise InvalidOption(f"on_lease_lost must be 'rejoin' or 'drain', got {self.on_lease_lost!r}")
         for name in ("panic_recovery", "serialize_local"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidOption(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -118,8 +131,13 @@ class HostOptions:
             context = getattr(self, name)
             if context is not None and not hasattr(context, "wrap_socket"):
                 raise InvalidOption(f"{name} must be an ssl.SSLContext or None, got {context!r}")
+        if self.dsn is not None:
+            if not isinstance(self.dsn, str) or not self.dsn:
+                raise InvalidOption(f"dsn must be a connection string such as 'postgresql://...', got {self.dsn!r}")
+            if self.peers is not None:
+                raise InvalidOption("give either dsn or peers: with dsn the database says who the members are")
         if self.listen is None:
-            for name in ("advertise", "peers", "secret", "server_tls", "client_tls"):
+            for name in ("advertise", "peers", "dsn", "secret", "server_tls", "client_tls"):
                 if getattr(self, name) is not None:
                     raise InvalidOption(f"{name} needs listen, the address for other hosts")
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 import uuid
-import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gevent import Greenlet
 from greenlet import getcurrent
 
-from . import monkey
+from . import forking, monkey
 from .clock import Clock, SystemClock
 from .cluster.membership import RingOnlyCluster
 from .config import HostOptions, check_clock, check_host_id
@@ -20,9 +18,10 @@ from .core.copying import CopyingDispatcher
 from .core.counters import snapshot
 from .core.dispatcher import Dispatcher
 from .core.registry import Registry
+from .core.states import HostStates
 from .core.waits import get_ident
 from .core.worker import Worker
-from .errors import HostDraining, HostFrozen, HostNotRunning, InvalidOption, TheatreError
+from .errors import HostDraining, HostFrozen, HostNotRunning, InvalidOption
 from .messages import Receiver, Ref
 from .metrics import Metrics
 
@@ -32,22 +31,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .cluster.joining import Joined
+    from .cluster.postgres_cluster import Cluster
     from .cluster.transport import Transport
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 log = logging.getLogger("theatre_gevent.host")
-
-TRANSITIONS: dict[str, set[str]] = {
-    "new": {"active", "stopped"},
-    "active": {"frozen", "draining"},
-    "frozen": {"active", "draining"},
-    "draining": {"stopped"},
-    "stopped": set(),
-}
-"""The states of a host and where each may go."""
-
-_warned = False
 
 
 class Host:
@@ -71,10 +61,13 @@ class Host:
         self._dispatcher = kind(self.options, self._clock, self._registry, self._panic)
         self._closer = Closer(self._dispatcher)
         self._transport: Transport | None = None
-        self._cluster: RingOnlyCluster | None = None
+        self._cluster: RingOnlyCluster | Cluster | None = None
+        self._joined: Joined | None = None
         self._stopper: Greenlet[..., None] | None = None
         self._cause: BaseException | None = None
-        self._state = "new"
+        self._states = HostStates(
+            self.host_id, self.options.on_state, self._begin_stop if self.options.on_lease_lost == "drain" else None
+        )
         if type(self).send is Host.send and type(self).request is Host.request:
             # The dispatcher's own methods, without a call in between: 60 ns of every message.
             vars(self).update(send=self._dispatcher.send, request=self._dispatcher.request)
@@ -84,8 +77,8 @@ class Host:
 
     @property
     def state(self) -> str:
-        """`new`, `active`, `frozen`, `draining` or `stopped`."""
-        return self._state
+        """`new`, `starting`, `active`, `frozen`, `rejoining`, `draining` or `stopped`."""
+        return self._states.state
 
     def start(self) -> Self:
         """Accept messages from now on, in the hub of the calling thread. Returns the host itself.
@@ -93,17 +86,26 @@ class Host:
         Raises:
             HostNotRunning: The host was started before.
         """
-        if self._state != "new":
-            raise HostNotRunning(f"host {self.host_id} can't start: it is {self._state}; make a new Host")
+        if self.state != "new":
+            raise HostNotRunning(f"host {self.host_id} can't start: it is {self.state}; make a new Host")
         logger = logging.getLogger("theatre_gevent")
         if logger.level == logging.NOTSET:
             logger.setLevel(self.options.log_level)
-        _warn_if_unpatched()
+        monkey.warn_if_unpatched(__name__)
+        self._count_suspension()
         self._dispatcher.attach()
-        self._join_cluster()
+        self._states.go("starting")
+        try:
+            self._join_cluster()
+        except BaseException:
+            self._states.go("new")
+            raise
         self._registry.start(self._dispatcher)
-        self._go("active")
+        self._states.go("active")
         self._dispatcher.backpressure.open()
+        if self._joined is not None:
+            self._joined.watch(self._states)
+        forking.watch(self)
         return self
 
     def stop(self) -> None:
@@ -114,9 +116,9 @@ class Host:
         call it too: the host then stops in the background, since it has to wait for that very actor.
         """
         dispatcher = self._dispatcher
-        if self._state == "new":
-            self._go("stopped")
-        if self._state == "stopped" and self._stopper is None:
+        if self.state == "new":
+            self._states.go("stopped")
+        if self.state == "stopped" and self._stopper is None:
             return  # it was never started
         if get_ident() != dispatcher.thread:
             options = self.options
@@ -136,19 +138,24 @@ class Host:
         Raises:
             HostNotRunning: The host is not active.
         """
-        if self._state == "frozen":
+        if self.state == "frozen":
+            self._states.frozen_by_hand = True
             return
-        if self._state != "active" or self._is_within():
-            who = f"it is {self._state}"
-            if self._state == "active":
+        if self.state != "active" or self._is_within():
+            who = f"it is {self.state}"
+            if self.state == "active":
                 who = "an actor can't wait for itself, nor a loop callback for an actor"
             raise HostNotRunning(f"host {self.host_id} can't freeze: {who}")
         if get_ident() != self._dispatcher.thread:
             self._dispatcher.threads.call(self.freeze, (), self.options.freeze_grace_period + 2)
             return
-        self._go("frozen")
+        self._states.go("frozen")
+        self._states.frozen_by_hand = True
         log.warning("host %s freezes", self.host_id)
-        self._closer.freeze(self.options.freeze_grace_period, HostFrozen(f"host {self.host_id} is frozen"))
+        refusal = HostFrozen(f"host {self.host_id} is frozen")
+        if self._joined is not None:
+            self._joined.router.give_up(refusal)
+        self._closer.freeze(self.options.freeze_grace_period, refusal)
 
     def unfreeze(self) -> None:
         """Go on after `freeze`.
@@ -156,14 +163,19 @@ class Host:
         Raises:
             HostNotRunning: The host is neither frozen nor active.
         """
-        if self._state == "active":
+        if self.state == "active":
             return
-        if self._state != "frozen":
-            raise HostNotRunning(f"host {self.host_id} can't unfreeze: it is {self._state}")
+        if self.state != "frozen":
+            raise HostNotRunning(f"host {self.host_id} can't unfreeze: it is {self.state}")
+        if not self._states.frozen_by_hand:
+            raise HostNotRunning(f"host {self.host_id} can't unfreeze: it does so when its lease is renewed")
         if get_ident() != self._dispatcher.thread:
             self._dispatcher.threads.call(self.unfreeze, (), self.options.request_timeout)
             return
-        self._go("active")
+        self._states.frozen_by_hand = False
+        if self._states.frozen_by_lease:
+            return  # the rest comes with the lease
+        self._states.go("active")
         self._closer.unfreeze()
         log.warning("host %s is active again", self.host_id)
 
@@ -176,7 +188,7 @@ class Host:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<Host {self.host_id} {self._state}>"
+        return f"<Host {self.host_id} {self.state}>"
 
     # -- cluster -----------------------------------------------------------------------------------------------
 
@@ -201,8 +213,8 @@ class Host:
             raise InvalidOption("give either the option listen or a transport, not both")
         self._transport = transport
 
-    def set_cluster(self, cluster: RingOnlyCluster) -> None:
-        """Use a cluster made elsewhere instead of the option `peers`; before `start`.
+    def set_cluster(self, cluster: RingOnlyCluster | Cluster) -> None:
+        """Use a cluster made elsewhere instead of the options `peers` or `dsn`; before `start`.
 
         Raises:
             InvalidOption: It is another host's.
@@ -222,6 +234,8 @@ class Host:
         """
         if self._cluster is None:
             raise HostNotRunning(f"host {self.host_id} has no cluster: start it with listen='host:port'")
+        if not isinstance(self._cluster, RingOnlyCluster):
+            raise InvalidOption(f"the members of host {self.host_id}'s cluster are those in its database")
         self._cluster.set_hosts({host_id: address for host_id, address in peers.items() if host_id != self.host_id})
 
     def ring_owner(self, ref: Ref) -> str:
@@ -231,8 +245,16 @@ class Host:
         return self._cluster.ring.owner(ref) or self.host_id
 
     def _check_not_started(self, what: str) -> None:
-        if self._state != "new":
-            raise HostNotRunning(f"the {what} of host {self.host_id} can't be set: it is {self._state}")
+        if self.state != "new":
+            raise HostNotRunning(f"the {what} of host {self.host_id} can't be set: it is {self.state}")
+
+    def _count_suspension(self) -> None:
+        """A lease runs on while the machine is suspended, so time has to, for a host that has one."""
+        if self.options.dsn is None and (self._cluster is None or isinstance(self._cluster, RingOnlyCluster)):
+            return
+        if not isinstance(self._clock, SystemClock):
+            raise InvalidOption(f"a cluster with a database needs the system's clock, not {self._clock!r}")
+        self._clock.count_suspension()
 
     def _join_cluster(self) -> None:
         options = self.options
@@ -240,32 +262,12 @@ class Host:
             if self._cluster is not None:
                 raise InvalidOption("a cluster needs listen, the address for other hosts, or a transport")
             return
-        from .cluster.router import ClusterRouter  # a host by itself needs no sockets: 15 ms of its start
-        from .cluster.transport import Transport
+        from .cluster.joining import Joined  # a host by itself needs no sockets: 15 ms of its start
 
-        if self._transport is None:
-            assert options.listen is not None
-            epoch = self._cluster.epoch if self._cluster is not None else int(self._clock.time() * 1_000_000)
-            self._transport = Transport(
-                self.host_id,
-                options.listen,
-                epoch=epoch,
-                advertise=options.advertise,
-                secret=options.secret,
-                server_tls=options.server_tls,
-                client_tls=options.client_tls,
-                clock=self._clock,
-            )
-        if self._cluster is None:
-            self._cluster = RingOnlyCluster(self.host_id, options.advertise or "", self._transport.identity.epoch)
-        elif self._cluster.epoch != self._transport.identity.epoch:
-            raise InvalidOption(
-                f"the cluster's epoch is {self._cluster.epoch} and the transport's {self._transport.identity.epoch}: "
-                "give both the same"
-            )
-        router = ClusterRouter(self._dispatcher, self._cluster, self._transport, options.placement_ttl)
-        self._dispatcher.router = router
-        self._transport.start(router)
+        self._joined = joined = Joined(
+            self.host_id, options, self._clock, self._dispatcher, self._closer, self._transport, self._cluster
+        )
+        self._transport, self._cluster = joined.transport, joined.cluster
         if options.peers is not None:
             self.set_peers(options.peers)
 
@@ -343,64 +345,56 @@ class Host:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _go(self, state: str) -> None:
-        if state not in TRANSITIONS[self._state]:
-            raise TheatreError(f"host {self.host_id} can't go from {self._state} to {state}")
-        self._state = state
-
     def _is_within(self) -> bool:
         """Tell whether the caller is the hub or one of the host's own actors, which can't wait for the host."""
         me = getcurrent()
         return me is self._dispatcher.hub or (isinstance(me, Worker) and me.dispatcher is self._dispatcher)
 
     def _refusal(self) -> HostDraining:
-        word = "has stopped" if self._state == "stopped" else "is stopping"
+        word = "has stopped" if self.state == "stopped" else "is stopping"
         refusal = HostDraining(f"host {self.host_id} {word} and takes no messages")
         refusal.__cause__ = self._cause
         return refusal
 
     def _begin_stop(self) -> None:
-        if self._state not in ("draining", "stopped"):
-            frozen = self._state == "frozen"
-            self._go("draining")
+        if self.state not in ("draining", "stopped"):
+            frozen = self.state in ("frozen", "rejoining")
+            self._states.go("draining")
             self._dispatcher.backpressure.close(self._refusal(), actors_allowed=not frozen)
             self._stopper = Greenlet.spawn(self._stop, frozen)
 
     def _stop(self, frozen: bool) -> None:
-        closer, timeout = self._closer, self.options.drain_timeout
+        closer, timeout, joined = self._closer, self.options.drain_timeout, self._joined
+        if joined is not None and not frozen:
+            joined.leave("the host stops")
         if not frozen and not closer.drain(timeout, self._refusal()):
             log.warning("host %s: accepted messages were not all handled within %g s", self.host_id, timeout)
         ended = closer.shut_down(timeout, self._refusal())
         if not ended:
             log.warning("host %s: not all actors ended within %g s", self.host_id, timeout)
-        self._go("stopped")
+        self._states.go("stopped")
         closer.force(self._refusal())
         closer.finish()
-        if self._transport is not None:
-            self._transport.stop(timeout=1.0)
+        if joined is not None:
+            joined.stop(self._refusal())
         self._dispatcher.backpressure.close(self._refusal(), actors_allowed=False)
+        forking.forget(self)
+
+    def disown(self) -> None:
+        """In a child that was forked from the host's process: end this copy, and leave the original alone."""
+        what = f"host {self.host_id} belongs to the process that this one was forked from"
+        self._states.abandon()
+        self._registry.stop()
+        self._closer.fence_all(HostNotRunning(f"{what}: start a host of its own after the fork"))
+        if self._joined is not None:
+            self._joined.abandon()
 
     def _panic(self, error: BaseException) -> None:
         """A receiver raised and `panic_recovery` is off."""
-        if self._state == "active":
+        if self.state == "active":
             log.critical("host %s stops: a receiver raised and panic_recovery is off", self.host_id)
             self._cause = error
             self._begin_stop()
-
-
-def _warn_if_unpatched() -> None:
-    global _warned
-    if not _warned and not monkey.is_patched():
-        _warned = True
-        level, frame = 1, sys._getframe()
-        while frame.f_globals is globals() and frame.f_back is not None:  # `start` was called by `with`, perhaps
-            level, frame = level + 1, frame.f_back
-        warnings.warn(
-            "the standard library is not monkey-patched: blocking calls in actors will block the whole host. "
-            "Begin the program with: from theatre_gevent import monkey; monkey.patch_all()",
-            RuntimeWarning,
-            stacklevel=level,
-        )
 
 
 __all__ = ["Host", "Receiver"]

@@ -11,7 +11,10 @@ import pytest
 
 from theatre_gevent import Host, HostOptions, InvalidOption, TheatreError
 
-SECONDS = ["idle_timeout", "request_timeout", "cleanup_interval", "placement_ttl", "schedule_recovery_interval"]
+SECONDS = [
+    *("idle_timeout", "request_timeout", "cleanup_interval", "placement_ttl", "schedule_recovery_interval"),
+    *("lease_duration", "poll_interval"),
+]
 SECONDS_OR_ZERO = ["drain_timeout", "freeze_grace_period", "safety_margin"]
 make: Callable[..., Host] = Host
 COUNTS = ["actor_inbox_size", "host_inbox_size", "max_renewal_failures"]
@@ -37,6 +40,11 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "listen": None,
         "advertise": None,
         "peers": None,
+        "dsn": None,
+        "lease_duration": 20.0,
+        "poll_interval": 3.0,
+        "on_lease_lost": "rejoin",
+        "on_state": None,
         "secret": None,
         "server_tls": None,
         "client_tls": None,

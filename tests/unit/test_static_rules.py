@@ -13,7 +13,7 @@ import pytest
 
 import theatre_gevent
 from theatre_gevent.core import activation as activations
-from theatre_gevent.host import TRANSITIONS as HOST_TRANSITIONS
+from theatre_gevent.core.states import TRANSITIONS as HOST_TRANSITIONS
 from theatre_gevent.metrics import METRICS
 
 PACKAGE = Path(theatre_gevent.__file__).parent

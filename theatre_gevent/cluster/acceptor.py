@@ -67,6 +67,11 @@ class Acceptor:
         for wire in list(self._strangers):
             wire.close(error)
 
+    def abandon(self) -> None:
+        """In a forked child: listen no more, which the parent does still."""
+        if self._listener is not None:
+            self._listener.close()
+
     def close(self, error: PeerDown) -> None:
         """Close the inlets too."""
         for inlet, _ in list(self.inlets.values()):

@@ -59,6 +59,9 @@ class Claiming:
         if detour is None:
             if isinstance(outcome, Won) and ref not in self._dispatcher.actors:
                 self.ownership.release(ref)  # nobody waits for it any more
+        elif isinstance(outcome, Won) and router.is_leaving:
+            self.ownership.release(ref)
+            router.settling.again(detour)  # its next owner waits until it has been given back
         elif isinstance(outcome, Won):
             router.settling.here(detour, outcome.reason)
         elif isinstance(outcome, Lost):

@@ -52,12 +52,11 @@ class Detour:
         entries: `HeldSend`, `core.context.Request` and `Arrived`, in the order they came.
         line: Who waits for room, and callers of `spawn_local` that wait for the actor to be placed.
         callers: How many of those in line are callers of `spawn_local`.
-        avoid: The host that refused the messages last, None if nobody did.
         owner: The host that is said to own the actor, None if nobody has said so.
         since: When it began, in the clock's monotonic seconds.
     """
 
-    __slots__ = ("_detours", "avoid", "callers", "entries", "line", "owner", "ref", "since")
+    __slots__ = ("_detours", "callers", "entries", "line", "owner", "ref", "since")
 
     def __init__(self, detours: Detours, ref: Ref, since: float) -> None:
         self._detours = detours
@@ -66,7 +65,6 @@ class Detour:
         self.entries: list[HeldSend | Request | Arrived] = []
         self.line: list[Pending] = []
         self.callers = 0
-        self.avoid: str | None = None
         self.owner: str | None = None
 
     def __str__(self) -> str:
@@ -134,6 +132,7 @@ class Detours:
 
         Raises:
             InboxFull: The deadline came first, or the caller is the hub, which can't wait.
+            RequestTimeout: The deadline came first, for a caller of `spawn_local`.
             TheatreError: The host stops or freezes.
         """
         dispatcher = self._dispatcher
@@ -146,6 +145,8 @@ class Detours:
         try:
             dispatcher.wait(pending)
         except RequestTimeout:
+            if is_caller:
+                raise RequestTimeout(f"{detour.ref} was not placed in time") from None
             raise InboxFull(f"{detour.ref} was not placed in time, and too many messages wait for it") from None
         finally:
             detour.callers -= is_caller

@@ -60,12 +60,12 @@ class StoreUnavailable(TheatreError):
 class OwnershipStore(Protocol):
     """Where it is written who owns what. Both calls may block the calling greenlet, and raise `StoreUnavailable`."""
 
-    def claim(self, refs: list[Ref], again: list[bool], number: int) -> list[Outcome]:
+    def claim(self, refs: list[Ref], again: list[int], number: int) -> list[Outcome]:
         """Claim all `refs` for this host's present life.
 
         Args:
             refs: Each once.
-            again: Whether it was asked before and the answer was lost.
+            again: For each the number of the earliest claim of it whose answer was lost, 0 if none was.
             number: Of this statement, above those of all earlier ones of this life.
         """
 
@@ -102,7 +102,7 @@ class Ownership:
         self._quiet = Event()
         self._quiet.set()
         self._wanted: dict[Ref, float] = {}  # and since when, in monotonic seconds
-        self._asked: set[Ref] = set()  # whose claim may have happened: the answer was lost
+        self._asked: dict[Ref, int] = {}  # by which statement, while there is no answer: it may have been claimed
         self._returned: dict[Ref, None] = {}
         self._life = 0
         self._number = 0
@@ -192,8 +192,8 @@ class Ownership:
         life = self._life
         # A number is never used twice, so an earlier statement that comes late changes nothing of a later one's.
         self._number += 1
-        again = [ref in self._asked for ref in refs]
-        self._asked.update(refs)
+        again = [self._asked.setdefault(ref, self._number) for ref in refs]
+        again = [number if number != self._number else 0 for number in again]
         self.statements += 1
         outcomes: list[Outcome]
         try:
@@ -206,7 +206,7 @@ class Ownership:
         if life != self._life:
             return
         for ref, outcome in zip(refs, outcomes, strict=True):
-            self._asked.discard(ref)
+            self._asked.pop(ref, None)
             if self._wanted.pop(ref, None) is not None:
                 self.claims += 1
                 self._tell(ref, outcome)
@@ -248,7 +248,6 @@ class Ownership:
             del self._wanted[ref]
             why = f"{ref} could not be claimed within {self._patience:g} s: {error}"
             self._tell(ref, Refused(NoOwner(why)))
-            if ref in self._asked:  # perhaps it was claimed all the same
-                self._asked.discard(ref)
+            if self._asked.pop(ref, 0):  # perhaps it was claimed all the same
                 self._returned[ref] = None
         self._clock.sleep(min(RETRY_MAX, RETRY_MIN * 2 ** min(self._failures, 10)))

@@ -104,7 +104,7 @@ class Returning:
         router.evict(asked.ref, host_id)
         if isinstance(verdict, Retry):
             owner = None if failure.headers is None else failure.headers.owner
-            self._ask_again(request, host_id, owner, verdict.delay)
+            self._ask_again(request, owner, verdict.delay)
             return
         router.take_back()
         error = envelopes.error_of(failure, asked.ref)
@@ -112,11 +112,11 @@ class Returning:
             error = no_owner(asked.ref, verdict.reason)
         self._dispatcher.complete(request, Failure(error))
 
-    def _ask_again(self, request: Request, avoid: str, owner: str | None, delay: float) -> None:
+    def _ask_again(self, request: Request, owner: str | None, delay: float) -> None:
         asked: Any = request._activation
         asked.attempt += 1
         asked.host_id = ""  # nobody has it now; a host that goes down meanwhile does not take it along
-        self._detour(asked.ref, request, avoid, owner, delay)
+        self._detour(asked.ref, request, owner, delay)
 
     def _came_back(self, host_id: str, message: envelopes.Returned) -> None:
         """A plain message was not taken. It stays counted as forwarded while it waits for its next attempt."""
@@ -129,19 +129,20 @@ class Returning:
             headers.attempt += 1
             owner, headers.owner = headers.owner, None
             entry = HeldSend(message.body, message.sender, headers)
-            self._detour(message.ref, entry, host_id, owner, verdict.delay)
+            self._detour(message.ref, entry, owner, verdict.delay)
             return
         router.forwarded -= 1
         reason = message.text or verdict.reason
         router.settling.lose(message.ref, message.body, message.sender, reason, None)
 
-    def _detour(self, ref: Ref, entry: HeldSend | Request, avoid: str | None, owner: str | None, delay: float) -> None:
+    def _detour(self, ref: Ref, entry: HeldSend | Request, owner: str | None, delay: float) -> None:
         """Have a message wait for its next attempt; what comes for the same actor meanwhile stays behind it."""
         detours = self._router.detours
         detour = detours.get(ref)
         if detour is None:
             detour = detours.open(ref)
-            detour.avoid, detour.owner = avoid, owner
+            self._router.unlearn(ref)
+            detour.owner = owner
             self._dispatcher.clock.call_later(delay, lambda: self._router.settling.again(detour))
         detours.hold(detour, entry)
 
@@ -186,7 +187,7 @@ class Returning:
         body = unpack(message.body)
         if isinstance(error, NoOwner) and self._may_move(host_id, ref, headers.attempt):
             headers.attempt += 1
-            self._detour(ref, HeldSend(body, message.sender, headers), host_id, None, 0.0)
+            self._detour(ref, HeldSend(body, message.sender, headers), None, 0.0)
             return
         router.forwarded -= 1
         router.settling.lose(ref, body, message.sender, f"host {host_id!r} can't be reached: {error}", error)
@@ -199,7 +200,7 @@ class Returning:
             return
         asked: Any = request._activation
         if isinstance(error, NoOwner) and self._may_move(host_id, asked.ref, asked.attempt):
-            self._ask_again(request, host_id, None, 0.0)
+            self._ask_again(request, None, 0.0)
             return
         router.take_back()
         failure = error if isinstance(error, TheatreError) else NoOwner(f"host {host_id!r} can't be reached: {error}")

@@ -89,6 +89,7 @@ class ClusterRouter:
         self.requests = 0
         self.dropped = 0
         self.returned = 0
+        self.is_leaving = False
         cluster.on_change(self._members_changed)
         self._members_changed()
 
@@ -142,12 +143,11 @@ class ClusterRouter:
         place = self.place(ref)
         return self.claim(ref) if place is MUST_CLAIM else place
 
-    def place(self, ref: Ref, avoid: str | None = None, owner: str | None = None) -> Link | None:
+    def place(self, ref: Ref, owner: str | None = None) -> Link | None:
         """Decide where an actor is that is not active here.
 
         Args:
             ref: The actor.
-            avoid: The host that has just refused a message for it.
             owner: The host that is said to own it, instead of the one that the ring names.
 
         Returns:
@@ -157,10 +157,8 @@ class ClusterRouter:
             NoOwner: Nobody can take it.
             UnregisteredActorType: It would live here, and nobody registered its type.
         """
-        chosen = self.cluster.ring.owner(ref)
-        decision = decide(
-            self.host_id, active=False, cached=None, owner=owner, chosen=chosen, live=self.cluster.hosts, avoid=avoid
-        )
+        chosen = self.cluster.ring.owner(ref) or self.host_id  # the last one that leaves has nobody else
+        decision = decide(self.host_id, owner=owner, chosen=chosen, live=self.cluster.hosts)
         if isinstance(decision, NoRoute):
             raise NoOwner(f"{ref} has no owner: {decision.reason}")
         if isinstance(decision, Forward):
@@ -204,12 +202,16 @@ class ClusterRouter:
         if link is not None and link.host_id == host_id:
             del self._ways[ref]
 
+    def unlearn(self, ref: Ref) -> None:
+        """Forget where an actor is: its messages wait for better news."""
+        self._ways.pop(ref, None)
+
     def acquire(self, ref: Ref, deadline: float) -> None:
         """Wait until an actor that is not active here may be activated here.
 
         Raises:
             NoOwner: It belongs to another host.
-            InboxFull: It was not decided in time.
+            RequestTimeout: It was not decided in time.
         """
         while ref not in self.dispatcher.actors:
             way = self.way(ref)
@@ -217,7 +219,13 @@ class ClusterRouter:
                 return
             if not isinstance(way, Detour):
                 raise NoOwner(f"{ref} belongs to another host and can't be activated here")
-            self.detours.wait(way, deadline, is_caller=True)
+            try:
+                self.detours.wait(way, deadline, is_caller=True)
+            except BaseException:
+                activation = self.dispatcher.actors.get(ref)
+                if activation is not None:
+                    self.dispatcher.registry.forget_unused(activation)  # it was placed, and nobody wants it any more
+                raise
 
     # -- out ---------------------------------------------------------------------------------------------------
 
@@ -372,6 +380,7 @@ class ClusterRouter:
 
     def leave(self, announce: Callable[[], object]) -> None:
         """Begin to leave: tell the peers, and find other places for what waits to be placed here."""
+        self.is_leaving = True
         announce()
         self._ways.clear()
         if self.claiming is not None:

@@ -36,7 +36,7 @@ class Settling:
             self.here(detour, InitReason.NEW)
             return
         try:
-            place = router.place(ref, detour.avoid, detour.owner)
+            place = router.place(ref, detour.owner)
         except TheatreError as error:
             self.failed(detour, error)
             return

@@ -158,6 +158,11 @@ class Transport:
             self._start_link(link)
         return self
 
+    def announce(self, reason: str) -> None:
+        """Tell the peers that this host takes no new work, well before `stop`."""
+        for _, wire in self._connections():
+            wire.goodbye(reason)
+
     def stop(self, timeout: float = 5.0, reason: str = "the host stops") -> None:
         """Say goodbye, write what is queued, close everything. Harmless when it is not running.
 
@@ -184,6 +189,15 @@ class Transport:
         while any(wire.error is None for _, wire in pairs) and self.clock.monotonic() < until:
             self.clock.sleep(0.01)
         self._close(PeerDown(reason))
+
+    def abandon(self) -> None:
+        """In a forked child: let go of all sockets without a word. They are the parent's, which uses them."""
+        self.leaving = "this process was forked from the one that has the connections"
+        wires = [*self._acceptor.wires, *(link._wire for link in self._links.values() if link._wire is not None)]
+        self._acceptor.abandon()
+        for wire in wires:
+            wire.sock.close()
+        self._greenlets.kill(block=False)
 
     def _close(self, error: PeerDown) -> None:
         for link in self._links.values():

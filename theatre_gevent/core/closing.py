@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gevent.event import Event
 from greenlet import getcurrent
 
-from ..errors import HostDraining, HostFrozen, RequestTimeout, TheatreError
+from ..errors import HostDraining, HostFrozen, HostNotRunning, RequestTimeout, TheatreError
 from .activation import ACTIVE, LEAVING, NEW, STOPPED
 from .context import Failure, Request
 from .counters import open_requests
@@ -38,6 +38,13 @@ class Closer:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
+        self._killed: list[Worker] = []
+
+    @property
+    def lingering(self) -> list[Worker]:
+        """Workers whose handlers were killed and run still, though they can do nothing to other actors any more."""
+        self._killed = [worker for worker in self._killed if not worker.dead]
+        return self._killed
 
     def drain(self, timeout: float, refusal: HostDraining) -> bool:
         """Refuse outside messages and wait until the accepted ones are handled; tells whether they are."""
@@ -77,7 +84,7 @@ class Closer:
         self.fail_waiting(error)
         self._kill([pair for pair in stuck if pair is not None])
 
-    def fence_all(self, refusal: HostFrozen) -> None:
+    def fence_all(self, refusal: HostNotRunning) -> None:
         """Fence every activation in one step, as when a lease has ended; `force` does the rest.
 
         It can be called in the hub: nothing waits, and no code of the user's runs.
@@ -148,6 +155,7 @@ class Closer:
     def _kill(self, stuck: list[tuple[Worker, Ref]]) -> None:
         me, registry = getcurrent(), self._dispatcher.registry
         workers = [worker for worker, _ in stuck]
+        self._killed += workers
         for worker, ref in stuck:
             # Nobody else may have the actor before its handler has ended, though that may take long.
             worker.link(partial(_let_go, registry, ref))

@@ -70,6 +70,7 @@ class Waits:
 
     def attach(self) -> None:
         """Take the calling thread's hub as the one that everything runs on."""
+        self.monotonic = self.clock.monotonic
         self.hub = get_hub()
         self.thread = get_ident()
         self._loop = self.hub.loop

@@ -1,14 +1,15 @@
 """Routing: where a message goes, and what follows when it comes back. Pure; the I/O is in the router.
 
-`decide` looks, in this order, at: an activation here, the placement cache, the ownership that the database told, the
-ring. A host answers NotHere, HostFrozen or HostDraining *instead of* taking a message, so sending it again cannot
-double it; a broken connection or a timeout says nothing about what became of the message, and is never a reason to
-send it again.
+A message goes to the activation on this host if there is one, else where its actor is remembered to be (both are dict
+look-ups of the router), else where `decide` says. There nobody guesses: in a cluster with a database the host that
+gets a message claims its actor, and learns who owns it if that fails.
+
+A host answers NotHere, HostFrozen or HostDraining *instead of* taking a message, so sending it again cannot double it;
+a broken connection or a timeout says nothing about what became of the message, and is never a reason to send it again.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -17,8 +18,6 @@ from .envelopes import HOST_DRAINING, HOST_FROZEN, NOT_HERE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    from ..messages import Ref
 
 MAX_ATTEMPTS = 5
 """How often a message is sent before it is given up, the first time included."""
@@ -50,45 +49,24 @@ Decision = Local | Forward | NoRoute
 LOCAL = Local()
 
 
-def decide(
-    me: str,
-    *,
-    active: bool,
-    cached: str | None,
-    owner: str | None,
-    chosen: str | None,
-    live: Collection[str],
-    avoid: str | None = None,
-) -> Decision:
-    """Decide where a message goes.
+def decide(me: str, *, owner: str | None, chosen: str | None, live: Collection[str]) -> Decision:
+    """Decide where a message goes whose actor is not active here, and whose place is not remembered.
 
     Args:
         me: This host's id.
-        active: The actor has an activation here.
-        cached: Whom the placement cache names.
-        owner: Whom the database names, None without one.
-        chosen: Whom the ring names.
-        live: Members that are believed to live, this host among them unless it is leaving.
-        avoid: The host that has just refused the message: a hint that names it again is passed over, the database and
-            the ring are not, since it may own the actor by now.
+        owner: The host that is said to own the actor, None if nobody has said so.
+        chosen: The host that the ring names.
+        live: Members that are believed to live, those that are leaving too.
 
     Returns:
-        What to do.
+        What to do. The first of owner and ring that names a live host decides.
     """
-    if active:
-        return LOCAL
-    # The row which decides is the first that names somebody; the last one is there if there are members at all.
-    if cached is not None and cached != avoid and cached in live:
-        host_id = cached
-    elif owner is not None and owner in live:
-        host_id = owner
-    elif chosen is not None and chosen in live:
-        host_id = chosen
-    elif not live:
+    for host_id in (owner, chosen):
+        if host_id is not None and host_id in live:
+            return LOCAL if host_id == me else Forward(host_id)
+    if not live:
         return NoRoute("the cluster has no live members that this host knows")
-    else:
-        return NoRoute(f"its owner {chosen or owner or cached!r} is not among the live members {sorted(live)}")
-    return LOCAL if host_id == me else Forward(host_id)
+    return NoRoute(f"its owner {chosen or owner!r} is not among the live members {sorted(live)}")
 
 
 class Retry(Struct, frozen=True):
@@ -123,62 +101,3 @@ def decide_retry(code: int, attempt: int, host_id: str, remaining: float) -> Ret
     if delay >= remaining:
         return GiveUp(f"its deadline came after {attempt + 1} attempts, the last one refused by host {host_id!r}")
     return Retry(delay)
-
-
-class PlacementCache:
-    """Which host owned a ref when it was last heard of: a bounded LRU whose entries expire.
-
-    Args:
-        ttl: Seconds for which an entry is believed.
-        max_size: Number of entries; the least recently used one makes room.
-    """
-
-    __slots__ = ("_entries", "_max_size", "_ttl")
-
-    def __init__(self, ttl: float, max_size: int = 100_000) -> None:
-        if max_size < 1 or ttl <= 0:
-            raise ValueError(f"ttl must be above 0 and max_size 1 or more, got {ttl} and {max_size}")
-        self._ttl = ttl
-        self._max_size = max_size
-        self._entries: OrderedDict[Ref, tuple[str, float]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, ref: Ref, now: float) -> str | None:
-        """Return the host id, None if it is not known or too old."""
-        entry = self._entries.get(ref)
-        if entry is None:
-            return None
-        if entry[1] <= now:
-            del self._entries[ref]
-            return None
-        self._entries.move_to_end(ref)
-        return entry[0]
-
-    def put(self, ref: Ref, host_id: str, now: float) -> None:
-        """Remember the host for `ttl` seconds from `now`."""
-        entries = self._entries
-        entries[ref] = (host_id, now + self._ttl)
-        entries.move_to_end(ref)
-        if len(entries) > self._max_size:
-            entries.popitem(last=False)
-
-    def evict(self, ref: Ref, host_id: str | None = None) -> bool:
-        """Forget a ref; with `host_id` only if that host is what is remembered, so that late news does no harm."""
-        entry = self._entries.get(ref)
-        if entry is None or (host_id is not None and entry[0] != host_id):
-            return False
-        del self._entries[ref]
-        return True
-
-    def evict_host(self, host_id: str) -> int:
-        """Forget all refs of a host that is gone, and return how many. Linear in the size of the cache."""
-        gone = [ref for ref, entry in self._entries.items() if entry[0] == host_id]
-        for ref in gone:
-            del self._entries[ref]
-        return len(gone)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()

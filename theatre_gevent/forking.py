@@ -1,0 +1,37 @@
+"""What a fork does to hosts: the child has their memory and their sockets, but they are not the child's.
+
+A copied host that went on would read what was sent to its original and run its actors a second time. So in the child
+every host that was running is over at once, and says why. Start hosts after a fork, not before.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from .host import Host
+
+_running: WeakSet[Host] = WeakSet()
+_registered = False
+
+
+def watch(host: Host) -> None:
+    """A host has started in this process."""
+    global _registered
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_child=_disown)
+    _running.add(host)
+
+
+def forget(host: Host) -> None:
+    """A host has stopped."""
+    _running.discard(host)
+
+
+def _disown() -> None:
+    for host in list(_running):
+        host.disown()
+    _running.clear()
