@@ -227,6 +227,23 @@ def test_hosts_that_agree_again_in_time_handle_it_once() -> None:
         assert cluster.dead["a"] == []
 
 
+def test_what_comes_back_is_not_overtaken_by_what_is_sent_later() -> None:
+    with Cluster("ab") as cluster:
+        a, ref = cluster["a"], disagree(cluster)
+        a.send(ref, 1)
+        a.send(ref, 2)
+        until(lambda: counts(a)["messages_returned"] >= 4)
+        cluster["b"].set_peers({"a": str(a.address)})  # from now on it would take what is sent
+        a.send(ref, 3)
+        task = in_background(a.request, ref, 4)
+        until(lambda: counts(a)["messages_held"] == 4)
+        a.send(ref, 5)
+        assert task.get(timeout=5) == 4
+        until(lambda: len(cluster.actors.got) == 5)
+        assert cluster.actors.at(ref) == [1, 2, 3, 4, 5]
+        assert counts(a)["messages_held"] == 0
+
+
 def test_what_comes_back_may_belong_here_by_now() -> None:
     with Cluster("ab") as cluster:
         ref = disagree(cluster)
