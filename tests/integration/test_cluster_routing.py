@@ -21,6 +21,7 @@ from theatre_gevent import (
 )
 from theatre_gevent.cluster.membership import RingOnlyCluster
 from theatre_gevent.cluster.transport import Transport
+from theatre_gevent.logic import routing
 
 
 def counts(host: Host) -> dict[str, int]:
@@ -227,7 +228,8 @@ def test_hosts_that_agree_again_in_time_handle_it_once() -> None:
         assert cluster.dead["a"] == []
 
 
-def test_what_comes_back_is_not_overtaken_by_what_is_sent_later() -> None:
+def test_what_comes_back_is_not_overtaken_by_what_is_sent_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "RETRY_DELAYS", (0.0, 3.0))
     with Cluster("ab") as cluster:
         a, ref = cluster["a"], disagree(cluster)
         a.send(ref, 1)
@@ -235,10 +237,10 @@ def test_what_comes_back_is_not_overtaken_by_what_is_sent_later() -> None:
         until(lambda: counts(a)["messages_returned"] >= 4)
         cluster["b"].set_peers({"a": str(a.address)})  # from now on it would take what is sent
         a.send(ref, 3)
-        task = in_background(a.request, ref, 4)
+        task = in_background(a.request, ref, 4, 10.0)
         until(lambda: counts(a)["messages_held"] == 4)
         a.send(ref, 5)
-        assert task.get(timeout=5) == 4
+        assert task.get(timeout=10) == 4
         until(lambda: len(cluster.actors.got) == 5)
         assert cluster.actors.at(ref) == [1, 2, 3, 4, 5]
         assert counts(a)["messages_held"] == 0
