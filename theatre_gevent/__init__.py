@@ -23,6 +23,7 @@ from .errors import (
     InboxFull,
     InvalidOption,
     InvalidRef,
+    InvalidSchedule,
     MessageNotSerializable,
     NoOwner,
     RegistrationError,
@@ -34,6 +35,7 @@ from .errors import (
     UnregisteredActorType,
 )
 from .host import Host
+from .logic.schedules import Schedule
 from .message_types import message
 from .messages import DeadLetter, Initialize, InitReason, Receiver, Ref, Shutdown
 from .metrics import Metrics
@@ -60,6 +62,7 @@ __all__ = [
     "Initialize",
     "InvalidOption",
     "InvalidRef",
+    "InvalidSchedule",
     "MessageNotSerializable",
     "Metrics",
     "NoOwner",
@@ -68,6 +71,7 @@ __all__ = [
     "RegistrationError",
     "RemoteActorError",
     "RequestTimeout",
+    "Schedule",
     "SchemaMismatch",
     "Shutdown",
     "StopActor",

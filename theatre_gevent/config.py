@@ -51,7 +51,8 @@ class HostOptions:
         freeze_grace_period: How long a freezing host waits for its handlers.
         safety_margin: Freeze when the lease has less left than this.
         max_renewal_failures: Freeze after so many failed renewals in a row.
-        schedule_recovery_interval: How often overdue schedules of dead hosts are looked for.
+        schedule_recovery_interval: How often overdue schedules of dead hosts are looked for, and whether the wall clock
+            was set while there are recurring schedules.
         listen: Address for other hosts, `host:port`, port 0 for a free one; None for a host by itself.
         advertise: Address that others are told instead, behind a proxy for instance.
         peers: The other hosts of the cluster: ids and addresses, the same on every host. `Host.set_peers` changes it.

@@ -45,6 +45,10 @@ class RegistrationError(TheatreError, TypeError, ValueError):
     """An actor type cannot be registered like this: the caller's mistake, the message says what is wrong."""
 
 
+class InvalidSchedule(TheatreError, ValueError):
+    """A delay, cron expression, time zone or misfire policy is no such thing: the caller's mistake, named."""
+
+
 class UnregisteredActorType(TheatreError):
     """Nobody registered this actor type on the host: the caller's mistake, or a forgotten registration.
 

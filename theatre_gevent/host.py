@@ -24,6 +24,8 @@ from .core.worker import Worker
 from .errors import HostDraining, HostFrozen, HostNotRunning, InvalidOption
 from .messages import Receiver, Ref
 from .metrics import Metrics
+from .scheduling.memory import MemorySchedules
+from .scheduling.verbs import ScheduleVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,7 +42,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 log = logging.getLogger("theatre_gevent.host")
 
 
-class Host:
+class Host(ScheduleVerbs):
     """The runtime of actors in one process.
 
     Args:
@@ -59,6 +61,8 @@ class Host:
         self._registry = Registry(self.options, self._clock)
         kind = CopyingDispatcher if self.options.serialize_local else Dispatcher
         self._dispatcher = kind(self.options, self._clock, self._registry, self._panic)
+        self._schedules = MemorySchedules(self._dispatcher, self.options.schedule_recovery_interval)
+        self._dispatcher.schedules = self._schedules
         self._closer = Closer(self._dispatcher)
         self._transport: Transport | None = None
         self._cluster: RingOnlyCluster | Cluster | None = None
@@ -71,7 +75,7 @@ class Host:
         if type(self).send is Host.send and type(self).request is Host.request:
             # The dispatcher's own methods, without a call in between: 60 ns of every message.
             vars(self).update(send=self._dispatcher.send, request=self._dispatcher.request)
-        self.metrics = Metrics(lambda: snapshot(self._dispatcher))
+        self.metrics = Metrics(lambda: {**snapshot(self._dispatcher), **self._schedules.counters()})
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -360,6 +364,7 @@ class Host:
         if self.state not in ("draining", "stopped"):
             frozen = self.state in ("frozen", "rejoining")
             self._states.go("draining")
+            self._schedules.stop()
             self._dispatcher.backpressure.close(self._refusal(), actors_allowed=not frozen)
             self._stopper = Greenlet.spawn(self._stop, frozen)
 

@@ -31,6 +31,11 @@ METRICS: dict[str, str] = {
     "releases_total": "actors given back in the database",
     "claim_statements": "statements that claimed or gave back, many actors each",
     "claims_waiting": "claims and releases that wait for the database now",
+    "schedules_pending": "schedules that wait for their time",
+    "schedules_fired": "messages of schedules that were due and have been sent",
+    "schedules_cancelled": "schedules cancelled in time",
+    "schedules_recovered": "due schedules taken over from hosts that are gone",
+    "schedules_lag_ms": "milliseconds by which the oldest due message of a schedule is late now",
 }
 """Name and meaning of every counter and gauge in a snapshot.
 

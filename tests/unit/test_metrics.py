@@ -72,6 +72,11 @@ def test_each_counter_counts_what_it_says(host: Host, clock: VirtualClock) -> No
         "releases_total": 0,
         "claim_statements": 0,
         "claims_waiting": 0,
+        "schedules_pending": 0,
+        "schedules_fired": 0,
+        "schedules_cancelled": 0,
+        "schedules_recovered": 0,
+        "schedules_lag_ms": 0,
     }
     kept[2].reply("done")
     waiting.get()

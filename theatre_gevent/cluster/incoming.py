@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.context import Context, Failure, RemoteRequest
 from ..core.remote import RemoteAsker
+from ..core.scheduled import context
 from ..errors import HostNotRunning, NoOwner, TheatreError, UnregisteredActorType
 from ..logic import envelopes
 from ..logic.bodies import pack_body
@@ -100,7 +101,10 @@ class Incoming:
         dispatcher = self._dispatcher
         ctx: Context
         if type(message) is envelopes.Send:
-            ctx = Context(activation, message.body, message.sender)
+            if message.headers is None:
+                ctx = Context(activation, message.body, message.sender)
+            else:
+                ctx = context(activation, message.body, message.sender, message.headers)
         else:
             headers = message.headers
             chain = _NO_CHAIN if headers is None or headers.chain is None else headers.chain

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..core.dispatcher import Dispatcher
     from ..errors import TheatreError
     from ..logic.handshake import Identity
+    from ..logic.schedules import Firing
     from ..messages import Ref
     from .link import Link
     from .membership import Membership
@@ -229,19 +230,24 @@ class ClusterRouter:
 
     # -- out ---------------------------------------------------------------------------------------------------
 
-    def send(self, way: Link | Detour, ref: Ref, body: object, sender: Ref | None) -> None:
-        """Send a message that way. Waits while it is full."""
+    def send(
+        self, way: Link | Detour, ref: Ref, body: object, sender: Ref | None, firing: Firing | None = None
+    ) -> None:
+        """Send a message that way, perhaps one from a schedule. Waits while it is full."""
+        headers = None if firing is None else envelopes.Headers(schedule=firing)
         if isinstance(way, Detour):
             if way.full:
                 self.detours.wait(way, self.dispatcher.monotonic() + self.dispatcher.request_timeout)
+                if firing is not None:
+                    raise InboxFull(f"too many messages waited for {ref} to be placed; now there is room")
                 self.dispatcher.send(ref, body, sender)
                 return
-            self.detours.hold(way, HeldSend(body, sender))
+            self.detours.hold(way, HeldSend(body, sender, headers))
         else:
             packed = pack_body(body)
             if way.full:
                 self._wait_for_room(way, self.dispatcher.request_timeout)
-            way.send(envelopes.Send(ref, packed, sender))
+            way.send(envelopes.Send(ref, packed, sender, headers))
         self.taken += 1
         self.forwarded += 1
 

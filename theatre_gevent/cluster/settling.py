@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..core.context import Context, Failure, Request
+from ..core.context import Failure, Request
+from ..core.scheduled import context
 from ..errors import NoOwner, TheatreError
 from ..logic import envelopes
 from ..logic.bodies import pack_body
@@ -12,6 +13,7 @@ from ..messages import InitReason
 from .detours import HeldSend
 
 if TYPE_CHECKING:
+    from ..core.context import Context
     from ..messages import Ref
     from .detours import Detour
     from .link import Link
@@ -65,7 +67,7 @@ class Settling:
             current = registry.activate(ref)
             if isinstance(entry, HeldSend):
                 router.take_back()
-                self.deliver(Context(current, entry.body, entry.sender))
+                self.deliver(context(current, entry.body, entry.sender, entry.headers))
             elif isinstance(entry, Request):
                 router.take_back()
                 if entry.done:

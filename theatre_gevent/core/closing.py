@@ -90,6 +90,7 @@ class Closer:
         It can be called in the hub: nothing waits, and no code of the user's runs.
         """
         dispatcher = self._dispatcher
+        dispatcher.schedules.pause()
         dispatcher.backpressure.close(refusal, actors_allowed=False)
         dispatcher.cancelled.set()
         for activation in dispatcher.actors.values():
@@ -105,6 +106,7 @@ class Closer:
     def freeze(self, grace: float, refusal: HostFrozen) -> None:
         """Process nothing more: queued messages become dead letters, running handlers get `grace` seconds to end."""
         dispatcher = self._dispatcher
+        dispatcher.schedules.pause()
         dispatcher.backpressure.close(refusal, actors_allowed=False)
         cancelled = dispatcher.cancelled
         cancelled.set()
@@ -125,6 +127,7 @@ class Closer:
         """Accept messages again. Who kept `ctx.cancelled` from before keeps an event that is set."""
         self._dispatcher.cancelled = Event()
         self._dispatcher.backpressure.open()
+        self._dispatcher.schedules.resume()
 
     def fail_waiting(self, error: TheatreError) -> None:
         """Answer every request and every other wait that is open."""

@@ -13,6 +13,9 @@ from .activation import STOPPED
 from .inbox import NEVER
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ..logic.schedules import Firing
     from .activation import Activation
 
 
@@ -109,6 +112,71 @@ class Context(msgspec.Struct, eq=False):
         """
         if self._activation.state == STOPPED:
             raise self._fenced("reply")
+
+    # -- schedules ---------------------------------------------------------------------------------------------
+
+    @property
+    def schedule_id(self) -> str | None:
+        """The schedule that this message comes from, None if it comes from none."""
+        firing: Firing | None = getattr(self, "_firing", None)
+        return None if firing is None else firing.schedule_id
+
+    @property
+    def due(self) -> datetime | None:
+        """When the schedule was due, in UTC."""
+        firing: Firing | None = getattr(self, "_firing", None)
+        return None if firing is None else firing.due
+
+    @property
+    def occurrence(self) -> str | None:
+        """Schedule and due time as one text, the same for every attempt: what to remember to handle each once."""
+        firing: Firing | None = getattr(self, "_firing", None)
+        return None if firing is None else firing.occurrence
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first time that a schedule's message is sent, more when it may have been handled before.
+
+        0 for a message that comes from no schedule.
+        """
+        firing: Firing | None = getattr(self, "_firing", None)
+        return 0 if firing is None else firing.attempt
+
+    def send_after(self, ref: Ref, body: object, delay: float) -> str:
+        """Send `body` to an actor in `delay` seconds, as `Host.send_after` does, with this actor as the sender.
+
+        It may be this actor itself, which may leave meanwhile and then comes back for it. Works in `Initialize` too.
+
+        Raises:
+            ClaimLost: The activation of this context has ended.
+        """
+        activation = self._activation
+        if activation.state == STOPPED:
+            raise self._fenced("send")
+        return activation.actor_type.dispatcher.schedules.send_after(ref, body, delay, activation.ref)
+
+    def send_cron(self, ref: Ref, body: object, expression: str, tz: str | None = None, misfire: str = "once") -> str:
+        """Send `body` to an actor again and again, as `Host.send_cron` does, with this actor as the sender.
+
+        Raises:
+            ClaimLost: The activation of this context has ended.
+        """
+        activation = self._activation
+        if activation.state == STOPPED:
+            raise self._fenced("send")
+        schedules = activation.actor_type.dispatcher.schedules
+        return schedules.send_cron(ref, body, expression, tz, misfire, activation.ref)
+
+    def cancel_schedule(self, schedule_id: str) -> bool:
+        """Cancel a schedule, as `Host.cancel_schedule` does; tells whether it was in time.
+
+        Raises:
+            ClaimLost: The activation of this context has ended.
+        """
+        activation = self._activation
+        if activation.state == STOPPED:
+            raise self._fenced("cancel a schedule")
+        return activation.actor_type.dispatcher.schedules.cancel(schedule_id)
 
     def _fenced(self, verb: str) -> ClaimLost:
         return ClaimLost(f"{self._activation.ref} has stopped: a context of an ended activation can't {verb}")

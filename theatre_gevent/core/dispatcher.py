@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..config import HostOptions
     from ..messages import Ref
     from .registry import Registry
+    from .scheduled import Schedules
 
 raw_switch = raw_greenlet.switch
 
@@ -97,6 +98,7 @@ class Dispatcher(Waits):
         "request_timeout",
         "requests_queued",
         "router",
+        "schedules",
         "turns_left",
         "workers",
         "yield_at",
@@ -146,6 +148,7 @@ class Dispatcher(Waits):
         """Nothing is handled once its `lease_until`, a reading of the clock, has come."""
         self.on_lapse: Callable[[], object] | None = None
         """Called in the hub, once, when that has happened: it sees to it that nothing stays alive here."""
+        self.schedules: Schedules  # the host sets it
         self.lifecycle = Lifecycle(self, on_panic)
         self.backpressure = Backpressure(self)
         self.at_rest: Pending | None = None

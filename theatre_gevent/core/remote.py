@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from ..errors import TheatreError
+    from ..logic.schedules import Firing
     from ..messages import Ref
     from .context import Context, Request
     from .requests import Pending
@@ -134,8 +135,8 @@ class Router(Protocol):
             NoOwner: Nobody can take it.
         """
 
-    def send(self, way: Any, ref: Ref, body: object, sender: Ref | None) -> None:
-        """Send a message that way. Waits while it is full."""
+    def send(self, way: Any, ref: Ref, body: object, sender: Ref | None, firing: Firing | None = None) -> None:
+        """Send a message that way, perhaps one from a schedule. Waits while it is full."""
 
     def ask(self, way: Any, ref: Ref, request: Request) -> None:
         """Send a request likewise; the reply completes it."""

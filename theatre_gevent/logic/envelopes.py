@@ -33,6 +33,7 @@ from ..errors import (
     UnregisteredActorType,
 )
 from ..messages import Ref
+from .schedules import Firing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,7 @@ class Headers(Struct, omit_defaults=True, gc=False):
         chain: The refs whose handlers wait for this request, the first asker first.
         trace: W3C trace context: `traceparent`, `tracestate`, `baggage`.
         owner: The host that owns the actor, as far as the one that answers NOT_HERE knows.
+        schedule: The due time that the message was sent for, if it comes from a schedule.
     """
 
     attempt: Annotated[int, Meta(ge=0, le=1000)] = 0
@@ -58,6 +60,7 @@ class Headers(Struct, omit_defaults=True, gc=False):
     chain: list[Ref] | None = None
     trace: dict[str, str] | None = None
     owner: str | None = None
+    schedule: Firing | None = None
 
 
 # gc=False: an envelope lives from the encoder to the next one, and bodies in it are trees. 85 ns to make, not 149.
