@@ -9,10 +9,10 @@ every `schedule_recovery_interval` seconds.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import deque
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet
@@ -71,6 +71,7 @@ class MemorySchedules:
         self._delays: list[tuple[float, int, Entry]] = []
         self._crons: list[tuple[float, int, Entry]] = []
         self._due: deque[Due] = deque()
+        self._life = f"{PREFIX}{token_hex(8)}-"
         self._number = 0
         self._dead = 0
         self._offset = 0.0
@@ -167,9 +168,9 @@ class MemorySchedules:
         return copy_body(body) if dispatcher.options.serialize_local else body
 
     def _add(self, entry: Entry, heap: list[tuple[float, int, Entry]]) -> None:
-        entry.id = PREFIX + uuid.uuid4().hex
-        self._entries[entry.id] = entry
         self._push(entry, heap)
+        entry.id = f"{self._life}{self._number:x}"
+        self._entries[entry.id] = entry
 
     def _push(self, entry: Entry, heap: list[tuple[float, int, Entry]]) -> None:
         self._number += 1  # those due at the same time are fired in the order in which they were made
