@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import gevent
+import psutil
 from gevent import Greenlet
 
 from theatre_gevent import Context, Initialize, Metrics, Ref, Shutdown, StopActor
@@ -23,6 +25,15 @@ def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
     while not condition():
         assert _now() < deadline, f"not within {timeout} s"
         gevent.sleep(0.001)
+
+
+def gone(processes: Iterable[psutil.Process]) -> bool:
+    """Tell whether all of these have ended; whether somebody has reaped them does not matter."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # it may end between the two questions
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
 
 
 def in_background(function: Callable[..., T], *args: Any) -> Greenlet[..., T]:

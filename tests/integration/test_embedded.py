@@ -21,7 +21,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from tests.postgres import Databases, Server, execute
-from tests.support import in_background, until
+from tests.support import gone, in_background, until
 from theatre_gevent.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from theatre_gevent.embedded.binaries import SEARCHED, candidates
 
@@ -59,10 +59,6 @@ def own() -> Iterator[EmbeddedPostgres]:
 def tree(pid: int) -> list[psutil.Process]:
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 
 def environment(**changes: str) -> dict[str, str]:
