@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from ..messages import InitReason
-from .store import AnswerLost, Claimed, HostFenced, HostRow, Life, Ownership
+from .store import AnswerLost, Claimed, HostFenced, HostRow, Life, LockHolder, Ownership
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +29,8 @@ CHANNEL = "theatre_hosts"
 MAX_REF_BYTES = 2600
 """Type and id of a ref in UTF-8, together: a Postgres index takes no more (2 704 bytes, with what it adds itself)."""
 
+_KEY = "%s # 'hosts'::regclass::oid::bigint"
+"""Of the lock. The table's own number keeps clusters apart that live in other schemas of the same database."""
 _ROUNDS = 10  # of a claim whose rows came and went meanwhile; one more is already rare
 _RESIGN_READ = (
     50_000  # refs that are read at once to give them back: each time the table is read whole, so many at once
@@ -51,10 +53,44 @@ def try_lock(connection: GreenConnection, host_id: str) -> bool:
     Returns:
         False: another connection has it.
     """
-    # The table's own number keeps clusters apart that live in other schemas of the same database.
-    return bool(
-        connection.run("SELECT pg_try_advisory_lock(%s # 'hosts'::regclass::oid::bigint)", (lock_key(host_id),))[0][0]
+    return bool(connection.run(f"SELECT pg_try_advisory_lock({_KEY})", (lock_key(host_id),))[0][0])
+
+
+def lock_holder(connection: GreenConnection, host_id: str) -> LockHolder | None:
+    """Return who has the lock of a host id, None if nobody has it."""
+    rows = connection.run(
+        "SELECT a.pid, a.application_name, host(a.client_addr) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "  # noqa: S608
+        "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
+        "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        f"AND ((l.classid::bigint << 32) | l.objid::bigint) = ({_KEY})",
+        (lock_key(host_id),),
     )
+    return LockHolder(*rows[0]) if rows else None
+
+
+def end_session(connection: GreenConnection, pid: int) -> None:
+    """End a session of the same role: one that its client has lost, and that holds a lock."""
+    connection.run("SELECT pg_terminate_backend(%s)", (pid,))
+
+
+def open_session(connection: GreenConnection, patience: float) -> int:
+    """Prepare a connection that is kept for long.
+
+    Args:
+        connection: A new one.
+        patience: Seconds after which the server shall notice, about, that this machine is gone, and drop its locks.
+
+    Returns:
+        The process id of the session at the server.
+    """
+    probe = max(1, int(patience / 4))
+    rows = connection.run(
+        "SELECT pg_backend_pid(), set_config('tcp_keepalives_idle', %s, false), "
+        "set_config('tcp_keepalives_interval', %s, false), set_config('tcp_keepalives_count', '3', false), "
+        "set_config('tcp_user_timeout', %s, false)",
+        (str(probe), str(probe), str(int(patience * 1000))),
+    )
+    return int(rows[0][0])
 
 
 def lock_key(host_id: str) -> int:

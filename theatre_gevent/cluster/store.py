@@ -80,6 +80,23 @@ class HostRow(msgspec.Struct, frozen=True):
     remaining: float
 
 
+class LockHolder(msgspec.Struct, frozen=True):
+    """A session that has the lock of a host id.
+
+    Attributes:
+        pid: The server's process.
+        application_name: What its client calls itself.
+        client_addr: Where the client is, None on the same machine.
+    """
+
+    pid: int
+    application_name: str
+    client_addr: str | None
+
+    def __str__(self) -> str:
+        return f"{self.application_name!r} at {self.client_addr or 'a local socket'}, server process {self.pid}"
+
+
 class Claimed(msgspec.Struct, frozen=True):
     """The answer to a claim; each ref that was asked for is in exactly one of the three.
 
@@ -103,6 +120,7 @@ __all__ = [
     "HostFenced",
     "HostRow",
     "Life",
+    "LockHolder",
     "Ownership",
     "PoolTimeout",
     "SchemaMismatch",

@@ -1,0 +1,442 @@
+"""What the keeper's native thread does: it keeps the lock on the host id and the lease, and watches the others.
+
+One connection carries everything, so nobody renews a lease without holding the lock. The lease is renewed only while
+the hub has run lately. A life begins in `register` and `rejoin` alone, which the host orders when nothing of an earlier
+life is left; the thread by itself only ever prolongs a life, or finds out that it is over.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import AnswerLost, DatabaseError, DatabaseUnavailable, HostIdConflict, TheatreError
+from ..logic.lease import ATTEMPT, Lease, Pace, hub_patience
+from ..logic.observation import Member, Members, Observer, changes, members_of
+from . import postgres
+from .green import GreenConnection, connect
+from .news import (
+    Begun,
+    Conflict,
+    ConflictOver,
+    DatabaseAway,
+    DatabaseBack,
+    Fenced,
+    MembersChanged,
+    OtherFenced,
+    RenewalFailed,
+    Renewed,
+)
+from .store import Life
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..core.remote import Leased
+    from .crossing import Command, Crossing
+
+_SOON = 0.02  # seconds between looks at what changes often: members, the lock
+_LOCK_AGAIN = 0.5  # seconds between attempts to get the lock from a host that uses our id
+_LOCK_PATIENCE = 1.0  # seconds for which a start waits for the lock: its holder may be just ending
+_RESIGN = 10.0  # seconds for each statement that gives actors back
+_LEAST = 0.1  # seconds that a statement gets at least, or its connection would be lost for nothing
+
+
+class Shared(Protocol):
+    """What hub and thread both look at; each attribute is written by one of them."""
+
+    holder: Leased
+    """Its `lease_until` is written by the thread."""
+    ticked: float
+    """Written by the hub: when it last ran."""
+    tick_is_missed: bool
+    """Set by the thread, which wants to be woken by the next tick; reset by the hub."""
+
+
+class Keeping:
+    """Lives in the thread; `run` is its body. Other methods are called by `run`, for the most part by their names."""
+
+    def __init__(
+        self,
+        crossing: Crossing,
+        shared: Shared,
+        dsn: str,
+        host_id: str,
+        lease_duration: float,
+        poll_interval: float,
+        boottime: Callable[[], float],
+    ) -> None:
+        self._crossing = crossing
+        self._shared = shared
+        self._dsn = dsn
+        self._host_id = host_id
+        self._poll_interval = poll_interval
+        self._boottime = boottime
+        self._lease = Lease(lease_duration)
+        self._pace = Pace(lease_duration)
+        self._observer = Observer()
+        self._patience = min(ATTEMPT, self._pace.interval)
+        self.connection: GreenConnection | None = None
+        self._second: GreenConnection | None = None
+        self._session = 0  # the server's process
+        self._sessions: set[int] = set()  # this one, and those of lost connections that may still have the lock
+        self._holder = ""  # who has the lock instead
+        self._working = False  # between start and stop
+        self._locked = False
+        self._conflict = False
+        self._away = False
+        self._waits_for_hub = False
+        self._life: Life | None = None  # the last one, over or not
+        self._doubtful: list[Life] = []  # registered perhaps: the answer was lost
+        self._own: Member | None = None  # this host while its life is not over
+        self._address = ""
+        self._admin_addr: str | None = None
+        self._members = Members()
+        self._failures = 0
+        self._attempt = self._poll_due = self._polled = self._lock_due = -math.inf
+
+    # -- the loop
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        crossing = self._crossing
+        last: Command | None = None
+        while last is None:
+            for command in crossing.commands():
+                if command.verb == "stop":
+                    last = command
+                else:
+                    self._obey(command)
+            if last is None:
+                self._guarded(self._look_after)
+                self._tidy()
+                number = None if self.connection is None else self.connection.fileno()
+                crossing.wait(number, min(max(0.0, self._next_due() - self._boottime()), 60.0))
+        self._lease.end()
+        self._publish()
+        self._drop()
+        crossing.post(last)
+        crossing.ended()
+
+    def _obey(self, command: Command) -> None:
+        self._attempt = self._boottime()
+        try:
+            command.value = getattr(self, command.verb)(*command.args)
+        except DatabaseError as error:
+            command.error = error
+            self._failed(str(error))
+        except Exception as error:  # noqa: BLE001 - given to who asked
+            command.error = error
+        self._crossing.post(command)
+
+    def _guarded(self, function: Callable[[], None]) -> None:
+        """Call it; whatever goes wrong is one more failed attempt, since nothing may end the renewals."""
+        try:
+            function()
+        except DatabaseError as error:
+            self._failed(str(error))
+        except Exception:  # noqa: BLE001
+            self._drop()  # who knows what state it is in
+            self._failed(traceback.format_exc())
+
+    def _look_after(self) -> None:
+        if not self._working:
+            return
+        self._attempt = now = self._boottime()
+        if self.connection is None:
+            if now >= self._pace.due:
+                self._connect()
+            return
+        if self.connection.notifications():
+            self._poll_due = min(self._poll_due, max(now, self._polled + _SOON))
+        if not self._locked and now >= self._lock_due:
+            self._lock_again()
+        self._renew_if_due()
+        if now >= self._next_poll():
+            self._poll()
+
+    def _next_due(self) -> float:
+        if not self._working:
+            return math.inf
+        if self.connection is None:
+            return self._pace.due
+        due = self._next_poll()
+        if not self._locked:
+            due = min(due, self._lock_due)
+        if not self._waits_for_hub and not self._lease.expired(self._boottime()):
+            due = min(due, self._pace.due)
+        return due
+
+    def _next_poll(self) -> float:
+        # Once more exactly when somebody's lease runs out; but that may stay so for a while.
+        return min(self._poll_due, max(self._observer.next_due(), self._polled + _SOON))
+
+    # -- the connection and the lock
+
+    def _connect(self) -> None:
+        """Connect and take the lock."""
+        connection = connect(
+            self._dsn,
+            connect_timeout=ATTEMPT,
+            statement_timeout=self._patience,
+            application_name=f"theatre_gevent keeper of {self._host_id}",
+        )
+        self.connection = connection
+        self._session = postgres.open_session(connection, self._lease.duration)
+        self._sessions.add(self._session)
+        self._take_lock(connection)
+        postgres.listen(connection)
+        now = self._boottime()
+        self._pace.hurry(now)
+        self._poll_due = now
+        if self._locked:
+            self._fine()
+
+    def _take_lock(self, connection: GreenConnection) -> None:
+        """Take the lock, unless another process has it. A session that this keeper has lost is ended first."""
+        end = self._boottime() + _LOCK_PATIENCE
+        while not postgres.try_lock(connection, self._host_id):
+            holder = postgres.lock_holder(connection, self._host_id)
+            if holder is not None and holder.pid not in self._sessions:
+                self._lock_is_taken(str(holder))
+                return
+            if holder is not None:
+                postgres.end_session(connection, holder.pid)
+            if self._boottime() >= end:
+                raise DatabaseUnavailable(f"a lost connection still holds the lock on host id {self._host_id!r}")
+            self._crossing.wait(None, _SOON)
+        self._sessions = {self._session}
+        self._locked = True
+        if self._conflict:
+            self._conflict = False
+            if self._life is not None:
+                self._crossing.post(ConflictOver())
+
+    def _lock_again(self) -> None:
+        assert self.connection is not None
+        self._use(self.connection, self._patience)
+        self._take_lock(self.connection)
+        if self._locked:
+            self._fine()
+
+    def _lock_is_taken(self, holder: str) -> None:
+        self._lock_due = self._boottime() + _LOCK_AGAIN
+        self._holder = holder
+        if not self._conflict:
+            self._conflict = True
+            if self._life is not None:  # else it is an error of who starts us
+                self._end_life()
+                self._crossing.post(Conflict(self._conflict_text()))
+
+    def _conflict_text(self) -> str:
+        return f"host id {self._host_id!r} is in use by another process: {self._holder}"
+
+    def _use(self, connection: GreenConnection, seconds: float) -> GreenConnection:
+        connection.statement_timeout = max(_LEAST, seconds)
+        return connection
+
+    def _tidy(self) -> None:
+        """Let go of a connection that has closed."""
+        if self.connection is not None and self.connection.closed:
+            self._drop()
+
+    def interrupt(self) -> None:
+        """Make a statement that is under way fail at once; called by the hub's thread."""
+        for connection in (self.connection, self._second):
+            if connection is not None:
+                connection.interrupt()
+
+    def _drop(self) -> None:
+        connection, self.connection = self.connection, None
+        self._locked = False
+        if connection is not None:
+            connection.close()
+
+    def _failed(self, text: str) -> None:
+        if self.connection is not None and not self._locked and not self._conflict:
+            self._drop()  # half connected
+        self._tidy()
+        now = self._boottime()
+        self._pace.failed(self._attempt, now)
+        self._poll_due = max(self._poll_due, self._pace.due)
+        self._lock_due = max(self._lock_due, self._pace.due)
+        if not self._away:
+            self._away = True
+            self._crossing.post(DatabaseAway(text))
+        if self._pace.failures > self._failures and not self._lease.expired(now):
+            self._crossing.post(RenewalFailed(self._pace.failures, text))
+        self._failures = self._pace.failures
+
+    def _fine(self) -> None:
+        if self._away:
+            self._away = False
+            self._crossing.post(DatabaseBack())
+
+    # -- the lease
+
+    def _renew_if_due(self) -> None:
+        now = self._boottime()
+        self._waits_for_hub = False
+        lease, life = self._lease, self._life
+        if life is None or not self._locked or lease.expired(now) or now < self._pace.due:
+            return
+        assert self.connection is not None
+        if now - self._shared.ticked > hub_patience(lease.duration):
+            self._waits_for_hub = self._shared.tick_is_missed = True
+            return
+        self._attempt = now
+        renewals = postgres.renew(self._use(self.connection, self._pace.patience(lease.remaining(now))), life)
+        if renewals is None:
+            self._fenced()
+        elif lease.renew(now, self._boottime()):
+            self._pace.succeeded(now)
+            self._failures = 0
+            self._publish()
+            self._fine()
+            self._crossing.post(Renewed(renewals))
+
+    def _publish(self) -> None:
+        self._shared.holder.lease_until = self._lease.until
+
+    def _end_life(self) -> None:
+        """The life is over. That is known to the hub's thread before anything else happens."""
+        self._lease.end()
+        self._publish()
+        self._own = None
+        self._show(Members(tuple(member for member in self._members.members if member.host_id != self._host_id)))
+
+    def _fenced(self) -> None:
+        assert self._life is not None
+        self._end_life()
+        self._crossing.post(Fenced(self._life.epoch))
+
+    # -- the others
+
+    def _poll(self) -> None:
+        assert self.connection is not None
+        connection = self._use(self.connection, self._patience)
+        rows = postgres.hosts(connection)
+        now = self._boottime()  # after the answer: what it shows was sent earlier
+        self._polled = now
+        self._poll_due = now + self._poll_interval
+        if self._own is not None and all(row.life != self._life for row in rows):
+            self._fenced()
+        self._show(members_of(rows, self._host_id, self._own))
+        for dead in self._observer.observe(rows, now, self._life):
+            life = Life(dead.life.host_id, dead.life.epoch)
+            if postgres.fence(connection, life, dead.renewals):
+                self._crossing.post(OtherFenced(life.host_id, life.epoch))
+            self._poll_due = now
+        if self._locked:
+            self._fine()
+
+    def _show(self, members: Members) -> None:
+        change = changes(self._members, members)
+        self._members = members
+        if change:
+            self._crossing.post(MembersChanged(members, change))
+
+    # -- commands of the hub
+
+    def start(self) -> int:
+        """Connect, take the lock, and return the epoch of the life to come."""
+        self._working = True
+        end = self._boottime() + _LOCK_PATIENCE
+        connection = self._need_connection()
+        while not self._locked:
+            if self._boottime() >= end:
+                raise HostIdConflict(self._conflict_text())
+            self._crossing.wait(None, 2 * _SOON)
+            self._take_lock(connection)
+        return postgres.next_epoch(connection)
+
+    def register(self, epoch: int, address: str, admin_addr: str | None) -> None:
+        """Begin the first life."""
+        self._address, self._admin_addr = address, admin_addr
+        self._begin(self._need_lock(), epoch, None)
+
+    def rejoin(self) -> None:
+        """Begin another life. Nothing may be left of the one before: it is fenced."""
+        if self._life is None:
+            raise TheatreError(f"host {self._host_id} can't rejoin what it has not joined")
+        self._end_life()
+        connection = self._need_lock()
+        self._begin(connection, postgres.next_epoch(connection), self._life.epoch)
+
+    def _begin(self, connection: GreenConnection, epoch: int, previous: int | None) -> None:
+        life = Life(self._host_id, epoch)
+        sent = self._boottime()
+        try:
+            postgres.register(
+                connection,
+                life,
+                self._address,
+                self._lease.duration,
+                admin_addr=self._admin_addr,
+                previous_epoch=previous,
+            )
+        except AnswerLost:
+            self._doubtful.append(life)
+            raise
+        self._life = life
+        self._own = Member(self._host_id, epoch, self._address)
+        self._lease.begin(sent)
+        self._pace.succeeded(sent)
+        self._failures = 0
+        self._publish()
+        self._crossing.post(Begun(epoch))
+        self._fine()
+        self._poll_due = -math.inf
+        self._guarded(self._follow_up)
+
+    def _follow_up(self) -> None:
+        self._attempt = self._boottime()
+        self._poll()
+        while self._doubtful and self.connection is not None:
+            postgres.fence_self(self.connection, self._doubtful[-1])
+            self._doubtful.pop()
+
+    def set_leaving(self) -> bool:
+        """Tell the others that this host wants no new actors. False: it has no life any more."""
+        if self._own is None or self._life is None:
+            return False
+        self._own = Member(self._host_id, self._own.epoch, self._own.address, leaving=True)
+        self._show(self._members.with_leaving(self._host_id, self._own.epoch))
+        return postgres.set_leaving(self._need_lock(), self._life)
+
+    def resign(self) -> int:
+        """Give everything back, end the life, and tell the others. Returns how many actors were given back."""
+        if self._life is None:
+            return 0
+        self._end_life()
+        # Many actors take longer than a statement of the other connection may.
+        self._second = connect(self._dsn, connect_timeout=ATTEMPT, statement_timeout=_RESIGN)
+        try:
+            return postgres.resign(self._second, self._life)
+        finally:
+            self._second.close()
+            self._second = None
+
+    def poll(self) -> None:
+        """Look at the others now, if the database answers."""
+        self._guarded(self._poll_if_connected)
+
+    def _poll_if_connected(self) -> None:
+        if self.connection is not None:
+            self._poll()
+
+    def _need_connection(self) -> GreenConnection:
+        if self.connection is None:
+            self._connect()
+        assert self.connection is not None
+        return self._use(self.connection, self._patience)
+
+    def _need_lock(self) -> GreenConnection:
+        connection = self._need_connection()
+        if not self._locked:
+            raise HostIdConflict(self._conflict_text())
+        return connection
+
+
+__all__ = ["Keeping", "Shared"]
