@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from threading import get_ident
 from typing import TYPE_CHECKING
 
 from gevent.lock import Semaphore
+from gevent.monkey import get_original
 
 from ..clock import SystemClock
 from .green import TIMEOUT, GreenConnection, connect, timeout_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _IDLE_CHECK = 30.0  # seconds after which an unused connection is tried: something in between may have forgotten it
 
 _now = SystemClock().monotonic
+_get_ident = get_original("_thread", "get_ident")
 
 
 class Pool:
@@ -60,7 +61,7 @@ class Pool:
         self._waiting = 0
         self._closed = False
         self._free = Semaphore(size)
-        self._thread = get_ident()
+        self._thread = _get_ident()
 
     @property
     def in_use(self) -> int:
@@ -92,7 +93,7 @@ class Pool:
             DatabaseUnavailable: No server took the connection, or the pool is closed.
             RuntimeError: Called in another thread than the one that made the pool.
         """
-        if get_ident() != self._thread:
+        if _get_ident() != self._thread:
             raise RuntimeError("a pool of connections belongs to the thread that made it")
         deadline = _now() + (self._connect_timeout if timeout is None else timeout)
         self._wait_for_turn(deadline)
