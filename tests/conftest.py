@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from tests.postgres import Databases, Server  # noqa: E402
 from tests.support import assert_balanced, run_in_steps  # noqa: E402
 from theatre_gevent import DeadLetter, Host, SystemClock  # noqa: E402
 from theatre_gevent.testing import VirtualClock  # noqa: E402
+
+# An example takes as long as the machine lets it: how fast code is, benchmarks say.
+settings.register_profile("theatre_gevent", deadline=None)
+settings.load_profile("theatre_gevent")
 
 MakeHost = Callable[..., Host]
 

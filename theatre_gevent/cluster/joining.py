@@ -71,6 +71,7 @@ class Joined:
             self.transport.start(self.router)
             if leased is not None:
                 leased.register(self.transport.addr, options.admin_addr)
+            self.router.join()  # the others know this host only now
         except BaseException:
             dispatcher.router = None
             if leased is not None and self._began:

@@ -91,7 +91,10 @@ class ClusterRouter:
         self.dropped = 0
         self.returned = 0
         self.is_leaving = False
-        cluster.on_change(self._members_changed)
+
+    def join(self) -> None:
+        """Connect to the members from now on, and follow their changes."""
+        self.cluster.on_change(self._members_changed)
         self._members_changed()
 
     def counters(self) -> dict[str, int]:
