@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -44,6 +45,8 @@ class HostOptions:
         actor_inbox_size: Messages waiting for one actor; senders wait above it.
         host_inbox_size: Messages accepted and not yet handled, over all actors; outside senders wait above it.
         admin_addr: Address of the admin server, None for none.
+        admin_token: What the admin server demands of who asks, and what hosts of a cluster ask each other with.
+        admin_insecure: Let the admin server listen to other machines without a token.
         log_level: Level of the logger `theatre_gevent`, if the application has set none.
         dead_letter_handler: Called with a `DeadLetter` for every message that could not be processed.
         panic_recovery: False: an exception in a receiver stops the host, for debugging.
@@ -74,6 +77,8 @@ class HostOptions:
     actor_inbox_size: int = _count(64)
     host_inbox_size: int = _count(4096)
     admin_addr: str | None = None
+    admin_token: str | None = field(default=None, repr=False)
+    admin_insecure: bool = False
     log_level: int | str = logging.INFO
     dead_letter_handler: Callable[[DeadLetter], object] | None = None
     panic_recovery: bool = True
@@ -103,20 +108,32 @@ class HostOptions:
                 object.__setattr__(self, option.name, _check_seconds(option.name, value, option.metadata["zero"]))
             elif check == "count":
                 _check_count(option.name, value)
-        if self.admin_addr is not None and not isinstance(self.admin_addr, str):
-            raise InvalidOption(
-                f"admin_addr must be None or a string such as '127.0.0.1:9090', got {self.admin_addr!r}"
-            )
         for name in ("dead_letter_handler", "on_state"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise InvalidOption(f"{name} must be callable or None, got {getattr(self, name)!r}")
         if self.on_lease_lost not in ("rejoin", "drain"):
             raise InvalidOption(f"on_lease_lost must be 'rejoin' or 'drain', got {self.on_lease_lost!r}")
-        for name in ("panic_recovery", "serialize_local"):
+        for name in ("panic_recovery", "serialize_local", "admin_insecure"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidOption(f"{name} must be True or False, got {getattr(self, name)!r}")
+        self._check_admin()
         self._check_cluster()
         object.__setattr__(self, "log_level", _check_level(self.log_level))
+
+    def _check_admin(self) -> None:
+        token = self.admin_token
+        if token is not None and not (isinstance(token, str) and token.isascii() and token.isprintable() and token):
+            raise InvalidOption("admin_token must be a non-empty string of printable ASCII characters")
+        if token is not None and " " in token:
+            raise InvalidOption("admin_token must not contain spaces: it is sent as one word")
+        if self.admin_addr is None:
+            return
+        check_address(self.admin_addr, "admin_addr")
+        if token is None and not self.admin_insecure and not is_loopback(self.admin_addr.rpartition(":")[0]):
+            raise InvalidOption(
+                f"admin_addr {self.admin_addr!r} can be reached from other machines: give an admin_token as well, or "
+                "admin_insecure=True if everybody there may see everything"
+            )
 
     def _check_cluster(self) -> None:
         for name in ("listen", "advertise"):
@@ -226,6 +243,14 @@ def check_hosts(hosts: Mapping[str, str]) -> None:
         if address in seen:
             raise InvalidOption(f"hosts {seen[address]!r} and {host_id!r} have the same address {address!r}")
         seen[address] = host_id
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches the host part of an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def check_address(address: object, name: str) -> None:

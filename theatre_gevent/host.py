@@ -10,6 +10,7 @@ from gevent import Greenlet
 from greenlet import getcurrent
 
 from . import forking, monkey
+from .administration import Admin
 from .clock import Clock, SystemClock
 from .cluster.membership import RingOnlyCluster
 from .config import HostOptions, check_clock, check_host_id
@@ -28,7 +29,7 @@ from .scheduling.memory import MemorySchedules
 from .scheduling.verbs import ScheduleVerbs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -72,6 +73,7 @@ class Host(ScheduleVerbs):
         self._states = HostStates(
             self.host_id, self.options.on_state, self._begin_stop if self.options.on_lease_lost == "drain" else None
         )
+        self._admin = Admin(self)
         if type(self).send is Host.send and type(self).request is Host.request:
             # The dispatcher's own methods, without a call in between: 60 ns of every message.
             vars(self).update(send=self._dispatcher.send, request=self._dispatcher.request)
@@ -100,8 +102,10 @@ class Host(ScheduleVerbs):
         self._dispatcher.attach()
         self._states.go("starting")
         try:
+            self._admin.open()
             self._join_cluster()
         except BaseException:
+            self._admin.close()
             self._states.go("new")
             raise
         self._registry.start(self._dispatcher)
@@ -110,6 +114,7 @@ class Host(ScheduleVerbs):
         if self._joined is not None:
             self._joined.watch(self._states)
         forking.watch(self)
+        self._admin.serve()
         return self
 
     def stop(self) -> None:
@@ -194,6 +199,18 @@ class Host(ScheduleVerbs):
     def __repr__(self) -> str:
         return f"<Host {self.host_id} {self.state}>"
 
+    # -- admin -------------------------------------------------------------------------------------------------
+
+    @property
+    def admin_app(self) -> Callable[..., Iterable[bytes]]:
+        """A WSGI application that serves what the admin server does, to be mounted in another one."""
+        return self._admin.app
+
+    @property
+    def admin_address(self) -> str | None:
+        """Where the admin server listens, `host:port`; None without one or before the start."""
+        return self._admin.address or None
+
     # -- cluster -----------------------------------------------------------------------------------------------
 
     @property
@@ -269,7 +286,14 @@ class Host(ScheduleVerbs):
         from .cluster.joining import Joined  # a host by itself needs no sockets: 15 ms of its start
 
         self._joined = joined = Joined(
-            self.host_id, options, self._clock, self._dispatcher, self._closer, self._transport, self._cluster
+            self.host_id,
+            options,
+            self._clock,
+            self._dispatcher,
+            self._closer,
+            self._transport,
+            self._cluster,
+            self._admin.announced,
         )
         self._transport, self._cluster = joined.transport, joined.cluster
         if options.peers is not None:
@@ -382,6 +406,7 @@ class Host(ScheduleVerbs):
         closer.finish()
         if joined is not None:
             joined.stop(self._refusal())
+        self._admin.close()
         self._dispatcher.backpressure.close(self._refusal(), actors_allowed=False)
         forking.forget(self)
 
@@ -393,6 +418,7 @@ class Host(ScheduleVerbs):
         self._closer.fence_all(HostNotRunning(f"{what}: start a host of its own after the fork"))
         if self._joined is not None:
             self._joined.abandon()
+        self._admin.abandon()
 
     def _panic(self, error: BaseException) -> None:
         """A receiver raised and `panic_recovery` is off."""

@@ -17,6 +17,7 @@ import pytest
 
 import theatre_gevent
 from theatre_gevent import HostOptions, StopActor, TheatreError
+from theatre_gevent.admin.views import VIEWS
 from theatre_gevent.loadtest.options import PROFILES
 from theatre_gevent.metrics import METRICS
 
@@ -112,6 +113,11 @@ def test_options_that_may_be_zero_are_marked() -> None:
 
 def test_metrics() -> None:
     assert [(name.strip("`"), meaning) for name, meaning in table("Metrics", "name")] == list(METRICS.items())
+
+
+def test_addresses_of_the_admin_server() -> None:
+    served = [view.path for view in VIEWS] + ["/metrics", "/healthz", "/readyz", "/cluster/freeze", "/cluster/drain"]
+    assert sorted(path.strip("`") for path, _ in table("Admin server", "address")) == sorted(served)
 
 
 def test_errors() -> None:

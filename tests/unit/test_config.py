@@ -29,6 +29,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "actor_inbox_size": 64,
         "host_inbox_size": 4096,
         "admin_addr": None,
+        "admin_token": None,
+        "admin_insecure": False,
         "log_level": logging.INFO,
         "dead_letter_handler": None,
         "panic_recovery": True,

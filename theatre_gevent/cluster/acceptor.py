@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent
 from msgspec.structs import replace
 
+from ..config import is_loopback
 from ..errors import TheatreError
 from ..logic.connection import Connection
 from .handler import PeerDown
 from .inlet import Inlet
 from .logs import log
-from .sockets import Address, is_loopback, is_out_of_files, listen, prepare
+from .sockets import Address, is_out_of_files, listen, prepare
 from .wire import Wire, let_others_run
 
 if TYPE_CHECKING:

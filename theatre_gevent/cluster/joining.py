@@ -12,6 +12,8 @@ from .router import ClusterRouter
 from .transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..clock import Clock
     from ..config import HostOptions
     from ..core.closing import Closer
@@ -43,6 +45,7 @@ class Joined:
         closer: Closer,
         transport: Transport | None,
         cluster: RingOnlyCluster | Cluster | None,
+        admin_addr: Callable[[Transport], str],
     ) -> None:
         if cluster is None and options.dsn is not None:
             from .postgres_cluster import Cluster, ClusterConfig  # only who has a database needs its driver
@@ -68,9 +71,10 @@ class Joined:
             store = None if leased is None else leased.store()
             self.router = ClusterRouter(dispatcher, self.cluster, self.transport, options.placement_ttl, store)
             dispatcher.router = self.router
+            self.transport.set_admin_addr(admin_addr(self.transport))
             self.transport.start(self.router)
             if leased is not None:
-                leased.register(self.transport.addr, options.admin_addr)
+                leased.register(self.transport.addr, self.transport.identity.admin_addr or None)
             self.router.join()  # the others know this host only now
         except BaseException:
             dispatcher.router = None

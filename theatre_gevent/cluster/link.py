@@ -20,6 +20,7 @@ from .wire import Wire
 if TYPE_CHECKING:
     from ..errors import MessageNotSerializable
     from ..logic.envelopes import Message
+    from ..logic.handshake import Identity
     from .handler import Handler
     from .sockets import Address
     from .transport import Transport
@@ -39,6 +40,7 @@ class Link(Outbox):
         address: Where.
         is_up: It has a connection; never true before the handshake.
         last_error: Why it is not up, None if it is or has not been tried.
+        peer: What the host said about itself when it was last connected, None if it never was.
     """
 
     def __init__(self, transport: Transport, host_id: str, address: Address, queue_size: int) -> None:
@@ -47,6 +49,7 @@ class Link(Outbox):
         self.address = address
         self.is_up = False
         self.last_error: TheatreError | None = None
+        self.peer: Identity | None = None
         self._transport = transport
         self._wire: Wire | None = None
         self._nudge = Flag()
@@ -56,6 +59,10 @@ class Link(Outbox):
 
     def __str__(self) -> str:
         return f"host {self.host_id!r} at {self.address}"
+
+    def waiting(self) -> int:
+        """Return how many messages are queued."""
+        return self._queued()
 
     def unsent(self) -> list[Message]:
         """Return the messages that certainly have not arrived: queued, or not wholly written."""
@@ -98,7 +105,7 @@ class Link(Outbox):
         wire: Wire | None = None
         try:
             wire = self._wire = self._connect()
-            peer = wire.handshake()
+            peer = self.peer = wire.handshake()
         except TheatreError as error:
             self._wire = None
             if wire is not None:

@@ -57,14 +57,6 @@ def parse_address(text: object, name: str = "address") -> Address:
     raise InvalidOption(f"{name} must be 'host:port' such as '127.0.0.1:7001' or '[::1]:7001', got {text!r}")
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def is_wildcard(host: str) -> bool:
     """Tell whether `host` stands for all addresses of the machine, so that no other can use it to get here."""
     try:

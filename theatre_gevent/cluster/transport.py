@@ -19,6 +19,7 @@ import gevent
 from gevent.hub import get_hub
 from gevent.pool import Group
 from greenlet import getcurrent
+from msgspec.structs import replace
 
 from ..clock import SystemClock
 from ..errors import InvalidOption, TheatreError
@@ -147,8 +148,7 @@ class Transport:
         self._handler = handler
         address = self.advertise or (Address(names.gethostname(), 0) if is_wildcard(bound.host) else bound)
         self.addr = str(Address(address.host, address.port or bound.port))
-        identity = self.identity
-        self.identity = Identity(identity.host_id, identity.epoch, self.addr, identity.cluster)
+        self.identity = identity = replace(self.identity, address=self.addr)
         log.info(
             "host %r listens at %s%s", identity.host_id, bound, "" if str(bound) == self.addr else f", as {self.addr}"
         )
@@ -162,6 +162,10 @@ class Transport:
         """Tell the peers that this host takes no new work, well before `stop`."""
         for _, wire in self._connections():
             wire.goodbye(reason)
+
+    def set_admin_addr(self, admin_addr: str) -> None:
+        """Tell peers where this host's admin server is, whenever they connect; before `start`."""
+        self.identity = replace(self.identity, admin_addr=admin_addr)
 
     def stop(self, timeout: float = 5.0, reason: str = "the host stops") -> None:
         """Say goodbye, write what is queued, close everything. Harmless when it is not running.

@@ -6,7 +6,8 @@
     PROOF      proof                   ->
                                        <-     WELCOME    proof
 
-    introduction = array: "theatre", version, host id, epoch, address, cluster, expected host id, secured, nonce
+    introduction = array: "theatre", version, host id, epoch, address, cluster, expected host id, secured, nonce,
+                   admin address (or nothing)
     proof        = array: bytes; empty where no secret is in use
 
 Either side may answer with REFUSE instead, an array of a code and a text, and end the connection. With a shared
@@ -67,6 +68,7 @@ class Identity(Struct, frozen=True):
         epoch: Which of its lives this is; grows with each.
         address: Where other hosts reach it, as `host:port`.
         cluster: Hosts only talk to those of the same cluster name.
+        admin_addr: Where its admin server is, as `host:port`; empty if it has none.
 
     Raises:
         InvalidOption: One of them is not usable.
@@ -76,6 +78,7 @@ class Identity(Struct, frozen=True):
     epoch: int
     address: str
     cluster: str = ""
+    admin_addr: str = ""
 
     def __post_init__(self) -> None:
         _check(self, InvalidOption)
@@ -93,7 +96,7 @@ class Introduction(Struct, frozen=True):
         """Return the payload."""
         me = self.identity
         head = [MAGIC, VERSION, me.host_id, me.epoch, me.address, me.cluster]
-        return [*head, self.expected, self.secured, self.nonce]
+        return [*head, self.expected, self.secured, self.nonce, me.admin_addr]
 
 
 def read_introduction(kind: int, payload: bytes) -> Introduction:
@@ -112,7 +115,8 @@ def read_introduction(kind: int, payload: bytes) -> Introduction:
         )
     try:
         host_id, epoch, address, cluster, expected, secured, nonce = value[2:9]
-        identity = Identity(host_id, epoch, address, cluster)
+        admin_addr = value[9] if len(value) > 9 and type(value[9]) is str else ""
+        identity = Identity(host_id, epoch, address, cluster, admin_addr)
         if not (expected is None or type(expected) is str) or type(secured) is not bool:
             raise ValueError("expected host and secured are not what they should be")
         if type(nonce) is not bytes or len(nonce) != NONCE_SIZE:
@@ -199,13 +203,13 @@ def read_refusal(kind: int, payload: bytes) -> HandshakeError:
 
 
 def _check(identity: Identity, error: type[ValueError]) -> None:
-    for name in ("host_id", "address", "cluster"):
+    for name in ("host_id", "address", "cluster", "admin_addr"):
         value = getattr(identity, name)
         if (
             type(value) is not str
             or len(value) > MAX_NAME
             or not value.isprintable()
-            or not (value or name == "cluster")
+            or not (value or name in ("cluster", "admin_addr"))
         ):
             raise error(f"{name} must be printable text of 1 to {MAX_NAME} characters, got {_short(value)}")
     if type(identity.epoch) is not int or not 0 <= identity.epoch < 1 << 63:

@@ -1,0 +1,72 @@
+"""A host with very many actors: the admin server neither stops its hub nor builds large answers."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from tests.integration.admin_support import ask
+from tests.support import in_background, until
+from theatre_gevent import Host, Ref
+from theatre_gevent.core.activation import ACTIVE, Activation
+from theatre_gevent.logic.paging import MAX_LIMIT
+
+COUNT = 300_000
+
+
+@pytest.fixture(scope="module")
+def crowd() -> dict[Ref, Activation]:
+    """Activations as they are when idle; a third of a million real ones would take the whole time of the test."""
+    with Host() as host:
+        host.register_actor("x", lambda ctx: None)
+        actor_type = host._registry.types["x"]
+    actors = {}
+    for number in range(COUNT):
+        ref = Ref("x", f"actor-{number}")
+        actors[ref] = activation = Activation(ref, actor_type)
+        activation.state = ACTIVE
+    return actors
+
+
+def test_pages_of_a_crowd_let_others_run(crowd: dict[Ref, Activation]) -> None:
+    with Host(admin_addr="127.0.0.1:0") as host:
+        host.register_actor("y", lambda ctx: ctx.reply("here"))
+        host._registry.actors.update(crowd)
+        answered = 0
+        asking = in_background(ask, host, f"/cluster/actors?limit={MAX_LIMIT}&prefix=actor-1")
+        while not asking.ready():
+            assert host.request(Ref("y", "1"), "are you there") == "here"
+            answered += 1
+            gevent.sleep(0.0001)
+        page = asking.get()
+        # A slice is 2 000 actors and the hub looks around after 8 of them, and in between the test has its turn.
+        assert answered >= COUNT / 2000 / 8 / 2
+        assert page.status == 200
+        expected = sorted(ref.id for ref in crowd if ref.id.startswith("actor-1"))
+        assert [entry["id"] for entry in page.data["actors"]] == expected[:MAX_LIMIT]
+        assert page.data["total"] == len(expected)
+        assert len(page.text) < 400_000
+        second = ask(host, "/cluster/actors", limit=3, prefix="actor-1", after=page.data["next"])
+        assert [entry["id"] for entry in second.data["actors"]] == expected[MAX_LIMIT : MAX_LIMIT + 3]
+        for ref in crowd:
+            del host._registry.actors[ref]
+        empty = ask(host, "/cluster/actors", type="x")
+        assert empty.data["actors"] == []
+
+
+def test_actors_that_left_meanwhile_are_left_out(crowd: dict[Ref, Activation]) -> None:
+    with Host(admin_addr="127.0.0.1:0") as host:
+        host._registry.actors.update(crowd)
+        assert ask(host, "/cluster/actors", limit=1).data["actors"][0]["id"] == "actor-0"
+        host._registry.actors.clear()
+        page = ask(host, "/cluster/actors", limit=1).data
+        assert page["actors"] == []
+
+
+def test_a_short_list_is_always_a_fresh_one() -> None:
+    with Host(admin_addr="127.0.0.1:0") as host:
+        host.register_actor("y", lambda ctx: None)
+        for number in range(3):
+            host.spawn_local(Ref("y", str(number)))
+            assert ask(host, "/cluster/actors").data["total"] == number + 1
+        until(lambda: host.metrics.snapshot()["actors_active"] == 3)
