@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import platform
 import reprlib
@@ -14,12 +15,13 @@ from gevent import Greenlet
 from gevent.hub import get_hub
 
 from ._version import __version__
-from .admin.view import Peer, TypeCounts
+from .admin.view import Owner, Peer, TypeCounts
 from .cluster.membership import RingOnlyCluster
 from .core.activation import ACTIVE, STATE_NAMES, Activation, FunctionReceiver
 from .core.context import Context
 from .core.statistics import BOUNDS
 from .core.waits import get_ident
+from .errors import TheatreError
 from .hub_watch import HubWatch
 from .journal import Journal, iso
 from .logic.paging import Page, read_cursor
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from .messages import Ref
 
 T = TypeVar("T")
+
+log = logging.getLogger("theatre_gevent.admin")
 
 STUCK = 10.0
 """Seconds of a blocked hub after which a host is taken for hung."""
@@ -217,11 +221,22 @@ class Inspection:
             )
         return sorted(peers)
 
-    def owner(self, ref: Ref) -> str:
-        """Return the id of the host to which an actor belongs."""
+    def owner(self, ref: Ref) -> Owner:
+        """Return where an actor belongs; may ask a database."""
+        cluster = self._host._cluster
         if ref in self._registry.actors:
-            return self.host_id
-        return self._host.ring_owner(ref)
+            return Owner(self.host_id, None if cluster is None else cluster.epoch, owned=True)
+        chosen = self._host.ring_owner(ref)
+        if cluster is None or isinstance(cluster, RingOnlyCluster):
+            return Owner(chosen, None, owned=False if chosen == self.host_id else None)
+        try:
+            found = cluster.store().owner(ref)
+        except TheatreError as error:
+            log.info("the database does not tell who owns %s: %s", ref, error)
+            return Owner(chosen, None, owned=None)
+        if found is None or not found.alive:
+            return Owner(chosen, None, owned=False)
+        return Owner(found.owner.host_id, found.owner.epoch, owned=True)
 
     # -- actors ------------------------------------------------------------------------------------------------
 

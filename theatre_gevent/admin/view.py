@@ -56,6 +56,20 @@ class TypeCounts(NamedTuple):
     seconds: float
 
 
+class Owner(NamedTuple):
+    """Where an actor belongs.
+
+    Attributes:
+        host_id: The host; empty if nobody knows.
+        epoch: Which life of it has the actor, None where that is not known.
+        owned: True if that host has the actor for certain, False if nobody has it, None where only asking would tell.
+    """
+
+    host_id: str
+    epoch: int | None
+    owned: bool | None
+
+
 class HostView(Protocol):
     """One host, to be read. All but `run` is called in the host's own thread.
 
@@ -100,8 +114,8 @@ class HostView(Protocol):
     def started_at(self) -> float:
         """Return the wall time of the start, 0.0 before."""
 
-    def owner(self, ref: Ref) -> str:
-        """Return the id of the host to which an actor belongs; empty if nobody knows."""
+    def owner(self, ref: Ref) -> Owner:
+        """Return where an actor belongs; may ask a database."""
 
     def detail(self, ref: Ref) -> dict[str, Any] | None:
         """Return what `/cluster/actor-detail` says of an activation on this host, None if there is none."""

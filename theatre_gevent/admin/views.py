@@ -17,7 +17,7 @@ from .peers import Answer, Peers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .view import HostView, Peer
+    from .view import HostView, Owner, Peer
 
 Json = dict[str, Any]
 Given = dict[str, Any]
@@ -78,18 +78,15 @@ class Views:
         """Where an actor belongs, and whether it is active there."""
         ref = _ref(given)
         owner = self.host.owner(ref)
-        peer = self._peer(owner)
+        peer = self._peer(owner.host_id)
         answer: Json = {
             "actor_type": ref.type,
             "actor_id": ref.id,
-            "owner_host": owner or None,
-            "epoch": None if peer is None else peer.epoch,
+            **_owner(owner, peer),
             "address": None if peer is None else peer.address,
-            "found": False,
+            "found": owner.owned,
         }
-        if owner == self.host.host_id:
-            answer["found"] = self.host.detail(ref) is not None
-        elif peer is not None:
+        if owner.owned is None and peer is not None and owner.host_id != self.host.host_id:
             (said,) = self.peers.ask([peer], _target("/cluster/local-actor", given))
             answer["found"] = None if said.error is not None else bool(said.data.get("found"))
             if said.error is not None:
@@ -116,15 +113,15 @@ class Views:
         """What is known of one actor on this host."""
         ref = _ref(given)
         owner = self.host.owner(ref)
-        peer = self._peer(owner)
+        peer = self._peer(owner.host_id)
+        detail = self.host.detail(ref)
         return {
             "type": ref.type,
             "id": ref.id,
-            **(self.host.detail(ref) or {"status": None}),
-            "found": self.host.detail(ref) is not None,
-            "owner_host": owner or None,
+            **(detail or {"status": None}),
+            "found": detail is not None,
+            **_owner(owner, peer),
             "owner_addr": None if peer is None else peer.address,
-            "epoch": None if peer is None else peer.epoch,
         }
 
     def schedules(self, given: Given) -> Json:
@@ -246,6 +243,11 @@ class Views:
 
 def _ref(given: Given) -> Ref:
     return Ref(given["type"], given["id"])
+
+
+def _owner(owner: Owner, peer: Peer | None) -> Json:
+    epoch = peer.epoch if owner.epoch is None and peer is not None else owner.epoch
+    return {"owner_host": owner.host_id or None, "epoch": epoch}
 
 
 def _target(path: str, given: Given) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..messages import Ref
     from .pool import Pool
-    from .store import Claimed, Life
+    from .store import Claimed, Life, Ownership
 
 
 class PostgresClaims:
@@ -42,6 +42,18 @@ class PostgresClaims:
         except (AnswerLost, DatabaseUnavailable) as error:
             raise StoreUnavailable(str(error)) from error
         return [_outcome(ref, claimed) for ref in refs]
+
+    def owner(self, ref: Ref) -> Ownership | None:
+        """Return who has an actor, None if nobody has.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        try:
+            with self._pool.connection() as connection:
+                return postgres.owners(connection, [ref]).get(ref)
+        except (AnswerLost, DatabaseUnavailable) as error:
+            raise StoreUnavailable(str(error)) from error
 
     def release(self, refs: list[Ref], number: int) -> None:
         """Give `refs` back; see `OwnershipStore`."""
