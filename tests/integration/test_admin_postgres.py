@@ -1,0 +1,70 @@
+"""The admin server of hosts with leases: what it says of epochs, leases and owners is what the database has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+
+from tests.integration.admin_support import ask, get
+from tests.support import in_background, until
+from theatre_gevent import Host, Ref
+
+ADMIN = "127.0.0.1:0"
+LEASE = 6.0
+
+
+@pytest.fixture
+def pair(dsn: str) -> Iterator[tuple[Host, Host]]:
+    hosts = [
+        Host(host_id=name, listen="127.0.0.1:0", dsn=dsn, lease_duration=LEASE, poll_interval=0.2, safety_margin=1.0,
+             admin_addr=ADMIN)
+        for name in "ab"
+    ]  # fmt: skip
+    for host in hosts:
+        host.register_actor("x", lambda ctx: ctx.reply(ctx.message))
+        host.start()
+    try:
+        until(lambda: all(host.metrics.snapshot()["peers_up"] == 1 for host in hosts), 20)
+        yield hosts[0], hosts[1]
+    finally:
+        gevent.joinall([in_background(host.stop) for host in hosts])
+
+
+def test_leases_epochs_and_owners(pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    for host in pair:
+        status = get(host, "/cluster/status")
+        assert 0 < status["remaining_lease_ms"] <= 1000 * LEASE
+        assert status["lease_duration_ms"] == 1000 * LEASE
+        assert (status["renewal_failures"], status["database_reachable"]) == (0, True)
+        assert status["epoch"] == host._cluster.epoch > 0  # type: ignore[union-attr]
+        assert ask(host, "/readyz").status == 200
+        entries = get(host, "/cluster/hosts")["hosts"]
+        assert [(e["host_id"], e["epoch"], e["admin_addr"]) for e in entries] == [
+            (one.host_id, one._cluster.epoch, one.admin_address)  # type: ignore[union-attr]
+            for one in pair
+        ]
+        assert "theatre_lease_remaining_seconds" in ask(host, "/metrics").text
+    refs = [Ref("x", str(number)) for number in range(20)]
+    for ref in refs:
+        assert a.request(ref, "hello") == "hello"
+    for ref in refs:
+        home = next(host for host in pair if get(host, "/cluster/local-actor", type="x", id=ref.id)["found"])
+        for host in pair:
+            answer = get(host, "/cluster/actor", type="x", id=ref.id)
+            assert (answer["owner_host"], answer["found"]) == (home.host_id, True)
+            assert answer["epoch"] == home._cluster.epoch  # type: ignore[union-attr]
+            assert answer["address"] == home.address
+            detail = get(host, "/cluster/all-actor-detail", type="x", id=ref.id)
+            assert (detail["found"], detail["host_id"], detail["owner_host"]) == (True, home.host_id, home.host_id)
+    nobody = get(b, "/cluster/actor", type="x", id="nobody")
+    assert nobody["found"] is False
+
+
+def test_a_host_that_left_is_not_listed(pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    assert [entry["answered"] for entry in get(a, "/cluster/all-status")["hosts"]] == [True, True]
+    b.stop()
+    until(lambda: [entry["host_id"] for entry in get(a, "/cluster/hosts")["hosts"]] == ["a"], 20)
