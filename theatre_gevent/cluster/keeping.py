@@ -11,7 +11,7 @@ import math
 import traceback
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import AnswerLost, DatabaseError, DatabaseUnavailable, HostIdConflict, TheatreError
+from ..errors import AnswerLost, DatabaseError, HostIdConflict, TheatreError
 from ..logic.lease import ATTEMPT, Lease, Pace, hub_patience
 from ..logic.observation import Member, Members, Observer, changes, members_of
 from . import postgres
@@ -28,6 +28,7 @@ from .news import (
     RenewalFailed,
     Renewed,
 )
+from .session import Session
 from .store import Life
 
 if TYPE_CHECKING:
@@ -36,11 +37,10 @@ if TYPE_CHECKING:
     from ..core.remote import Leased
     from .crossing import Command, Crossing
 
-_SOON = 0.02  # seconds between looks at what changes often: members, the lock
+_SOON = 0.02  # seconds between looks at what changes often
 _LOCK_AGAIN = 0.5  # seconds between attempts to get the lock from a host that uses our id
 _LOCK_PATIENCE = 1.0  # seconds for which a start waits for the lock: its holder may be just ending
 _RESIGN = 10.0  # seconds for each statement that gives actors back
-_LEAST = 0.1  # seconds that a statement gets at least, or its connection would be lost for nothing
 
 
 class Shared(Protocol):
@@ -76,14 +76,16 @@ class Keeping:
         self._lease = Lease(lease_duration)
         self._pace = Pace(lease_duration)
         self._observer = Observer()
-        self._patience = min(ATTEMPT, self._pace.interval)
-        self.connection: GreenConnection | None = None
+        self._session = Session(
+            dsn,
+            host_id,
+            min(ATTEMPT, self._pace.interval),
+            lease_duration,
+            boottime,
+            lambda seconds: crossing.wait(None, seconds),
+        )
         self._second: GreenConnection | None = None
-        self._session = 0  # the server's process
-        self._sessions: set[int] = set()  # this one, and those of lost connections that may still have the lock
-        self._holder = ""  # who has the lock instead
-        self._working = False  # between start and stop
-        self._locked = False
+        self._working = False  # since the start
         self._conflict = False
         self._away = False
         self._waits_for_hub = False
@@ -100,7 +102,7 @@ class Keeping:
 
     def run(self) -> None:
         """Work until told to stop."""
-        crossing = self._crossing
+        crossing, session = self._crossing, self._session
         last: Command | None = None
         while last is None:
             for command in crossing.commands():
@@ -110,14 +112,21 @@ class Keeping:
                     self._obey(command)
             if last is None:
                 self._guarded(self._look_after)
-                self._tidy()
-                number = None if self.connection is None else self.connection.fileno()
+                session.tidy()
+                number = None if session.connection is None else session.connection.fileno()
                 crossing.wait(number, min(max(0.0, self._next_due() - self._boottime()), 60.0))
         self._lease.end()
         self._publish()
-        self._drop()
+        session.close()
         crossing.post(last)
         crossing.ended()
+
+    def interrupt(self) -> None:
+        """Make a statement that is under way fail at once; called by the hub's thread."""
+        self._session.interrupt()
+        second = self._second
+        if second is not None:
+            second.interrupt()
 
     def _obey(self, command: Command) -> None:
         self._attempt = self._boottime()
@@ -137,21 +146,23 @@ class Keeping:
         except DatabaseError as error:
             self._failed(str(error))
         except Exception:  # noqa: BLE001
-            self._drop()  # who knows what state it is in
+            self._session.close()  # who knows what state it is in
             self._failed(traceback.format_exc())
 
     def _look_after(self) -> None:
         if not self._working:
             return
+        session = self._session
         self._attempt = now = self._boottime()
-        if self.connection is None:
+        if session.connection is None:
             if now >= self._pace.due:
                 self._connect()
             return
-        if self.connection.notifications():
+        if session.use().notifications():
             self._poll_due = min(self._poll_due, max(now, self._polled + _SOON))
-        if not self._locked and now >= self._lock_due:
-            self._lock_again()
+        if not session.locked and now >= self._lock_due:
+            session.lock()
+            self._lock_was_tried()
         self._renew_if_due()
         if now >= self._next_poll():
             self._poll()
@@ -159,10 +170,10 @@ class Keeping:
     def _next_due(self) -> float:
         if not self._working:
             return math.inf
-        if self.connection is None:
+        if self._session.connection is None:
             return self._pace.due
         due = self._next_poll()
-        if not self._locked:
+        if not self._session.locked:
             due = min(due, self._lock_due)
         if not self._waits_for_hub and not self._lease.expired(self._boottime()):
             due = min(due, self._pace.due)
@@ -172,91 +183,32 @@ class Keeping:
         # Once more exactly when somebody's lease runs out; but that may stay so for a while.
         return min(self._poll_due, max(self._observer.next_due(), self._polled + _SOON))
 
-    # -- the connection and the lock
+    # -- the database comes and goes
 
     def _connect(self) -> None:
-        """Connect and take the lock."""
-        connection = connect(
-            self._dsn,
-            connect_timeout=ATTEMPT,
-            statement_timeout=self._patience,
-            application_name=f"theatre_gevent keeper of {self._host_id}",
-        )
-        self.connection = connection
-        self._session = postgres.open_session(connection, self._lease.duration)
-        self._sessions.add(self._session)
-        self._take_lock(connection)
-        postgres.listen(connection)
+        self._session.open()
         now = self._boottime()
         self._pace.hurry(now)
         self._poll_due = now
-        if self._locked:
-            self._fine()
+        self._lock_was_tried()
 
-    def _take_lock(self, connection: GreenConnection) -> None:
-        """Take the lock, unless another process has it. A session that this keeper has lost is ended first."""
-        end = self._boottime() + _LOCK_PATIENCE
-        while not postgres.try_lock(connection, self._host_id):
-            holder = postgres.lock_holder(connection, self._host_id)
-            if holder is not None and holder.pid not in self._sessions:
-                self._lock_is_taken(str(holder))
-                return
-            if holder is not None:
-                postgres.end_session(connection, holder.pid)
-            if self._boottime() >= end:
-                raise DatabaseUnavailable(f"a lost connection still holds the lock on host id {self._host_id!r}")
-            self._crossing.wait(None, _SOON)
-        self._sessions = {self._session}
-        self._locked = True
-        if self._conflict:
-            self._conflict = False
-            if self._life is not None:
-                self._crossing.post(ConflictOver())
-
-    def _lock_again(self) -> None:
-        assert self.connection is not None
-        self._use(self.connection, self._patience)
-        self._take_lock(self.connection)
-        if self._locked:
-            self._fine()
-
-    def _lock_is_taken(self, holder: str) -> None:
+    def _lock_was_tried(self) -> None:
+        conflict = not self._session.locked
         self._lock_due = self._boottime() + _LOCK_AGAIN
-        self._holder = holder
-        if not self._conflict:
-            self._conflict = True
-            if self._life is not None:  # else it is an error of who starts us
+        if conflict is not self._conflict:
+            self._conflict = conflict
+            if conflict:
                 self._end_life()
-                self._crossing.post(Conflict(self._conflict_text()))
+            if self._life is not None:  # else whoever starts us is told
+                self._crossing.post(Conflict(self._conflict_text()) if conflict else ConflictOver())
+        if not conflict:
+            self._fine()
 
     def _conflict_text(self) -> str:
-        return f"host id {self._host_id!r} is in use by another process: {self._holder}"
-
-    def _use(self, connection: GreenConnection, seconds: float) -> GreenConnection:
-        connection.statement_timeout = max(_LEAST, seconds)
-        return connection
-
-    def _tidy(self) -> None:
-        """Let go of a connection that has closed."""
-        if self.connection is not None and self.connection.closed:
-            self._drop()
-
-    def interrupt(self) -> None:
-        """Make a statement that is under way fail at once; called by the hub's thread."""
-        for connection in (self.connection, self._second):
-            if connection is not None:
-                connection.interrupt()
-
-    def _drop(self) -> None:
-        connection, self.connection = self.connection, None
-        self._locked = False
-        if connection is not None:
-            connection.close()
+        return f"host id {self._host_id!r} is in use by another process: {self._session.holder}"
 
     def _failed(self, text: str) -> None:
-        if self.connection is not None and not self._locked and not self._conflict:
-            self._drop()  # half connected
-        self._tidy()
+        self._session.tidy()
         now = self._boottime()
         self._pace.failed(self._attempt, now)
         self._poll_due = max(self._poll_due, self._pace.due)
@@ -279,14 +231,13 @@ class Keeping:
         now = self._boottime()
         self._waits_for_hub = False
         lease, life = self._lease, self._life
-        if life is None or not self._locked or lease.expired(now) or now < self._pace.due:
+        if life is None or not self._session.locked or lease.expired(now) or now < self._pace.due:
             return
-        assert self.connection is not None
         if now - self._shared.ticked > hub_patience(lease.duration):
             self._waits_for_hub = self._shared.tick_is_missed = True
             return
         self._attempt = now
-        renewals = postgres.renew(self._use(self.connection, self._pace.patience(lease.remaining(now))), life)
+        renewals = postgres.renew(self._session.use(self._pace.patience(lease.remaining(now))), life)
         if renewals is None:
             self._fenced()
         elif lease.renew(now, self._boottime()):
@@ -314,8 +265,7 @@ class Keeping:
     # -- the others
 
     def _poll(self) -> None:
-        assert self.connection is not None
-        connection = self._use(self.connection, self._patience)
+        connection = self._session.use()
         rows = postgres.hosts(connection)
         now = self._boottime()  # after the answer: what it shows was sent earlier
         self._polled = now
@@ -328,7 +278,7 @@ class Keeping:
             if postgres.fence(connection, life, dead.renewals):
                 self._crossing.post(OtherFenced(life.host_id, life.epoch))
             self._poll_due = now
-        if self._locked:
+        if self._session.locked:
             self._fine()
 
     def _show(self, members: Members) -> None:
@@ -343,13 +293,12 @@ class Keeping:
         """Connect, take the lock, and return the epoch of the life to come."""
         self._working = True
         end = self._boottime() + _LOCK_PATIENCE
-        connection = self._need_connection()
-        while not self._locked:
-            if self._boottime() >= end:
-                raise HostIdConflict(self._conflict_text())
+        self._need_connection()
+        while not self._session.locked and self._boottime() < end:
             self._crossing.wait(None, 2 * _SOON)
-            self._take_lock(connection)
-        return postgres.next_epoch(connection)
+            self._session.lock()
+            self._lock_was_tried()
+        return postgres.next_epoch(self._need_lock())
 
     def register(self, epoch: int, address: str, admin_addr: str | None) -> None:
         """Begin the first life."""
@@ -393,8 +342,8 @@ class Keeping:
     def _follow_up(self) -> None:
         self._attempt = self._boottime()
         self._poll()
-        while self._doubtful and self.connection is not None:
-            postgres.fence_self(self.connection, self._doubtful[-1])
+        while self._doubtful:
+            postgres.fence_self(self._session.use(), self._doubtful[-1])
             self._doubtful.pop()
 
     def set_leaving(self) -> bool:
@@ -423,18 +372,17 @@ class Keeping:
         self._guarded(self._poll_if_connected)
 
     def _poll_if_connected(self) -> None:
-        if self.connection is not None:
+        if self._session.connection is not None:
             self._poll()
 
     def _need_connection(self) -> GreenConnection:
-        if self.connection is None:
+        if self._session.connection is None:
             self._connect()
-        assert self.connection is not None
-        return self._use(self.connection, self._patience)
+        return self._session.use()
 
     def _need_lock(self) -> GreenConnection:
         connection = self._need_connection()
-        if not self._locked:
+        if not self._session.locked:
             raise HostIdConflict(self._conflict_text())
         return connection
 
