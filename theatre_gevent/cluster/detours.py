@@ -51,12 +51,11 @@ class Detour:
         ref: The ref.
         entries: `HeldSend`, `core.context.Request` and `Arrived`, in the order they came.
         line: Who waits for room, and callers of `spawn_local` that wait for the actor to be placed.
-        callers: How many of those in line are callers of `spawn_local`.
         owner: The host that is said to own the actor, None if nobody has said so.
         since: When it began, in the clock's monotonic seconds.
     """
 
-    __slots__ = ("_detours", "callers", "entries", "line", "owner", "ref", "since")
+    __slots__ = ("_detours", "entries", "line", "owner", "ref", "since")
 
     def __init__(self, detours: Detours, ref: Ref, since: float) -> None:
         self._detours = detours
@@ -64,7 +63,6 @@ class Detour:
         self.since = since
         self.entries: list[HeldSend | Request | Arrived] = []
         self.line: list[Pending] = []
-        self.callers = 0
         self.owner: str | None = None
 
     def __str__(self) -> str:
@@ -141,17 +139,19 @@ class Detours:
             raise InboxFull(f"too many messages wait for {detour.ref} to be placed, and the hub can't wait")
         pending = Pending(me, deadline)
         detour.line.append(pending)
-        detour.callers += is_caller
         try:
             dispatcher.wait(pending)
-        except RequestTimeout:
+        except BaseException as error:
+            if pending in detour.line:
+                detour.line.remove(pending)
+            activation = dispatcher.actors.get(detour.ref)
+            if activation is not None:
+                dispatcher.registry.forget_unused(activation)  # it was placed for who does not want it any more
+            if type(error) is not RequestTimeout:
+                raise
             if is_caller:
                 raise RequestTimeout(f"{detour.ref} was not placed in time") from None
             raise InboxFull(f"{detour.ref} was not placed in time, and too many messages wait for it") from None
-        finally:
-            detour.callers -= is_caller
-            if pending in detour.line:
-                detour.line.remove(pending)
 
     def fail_line(self, detour: Detour, error: Any) -> None:
         """Tell those in line that there is no use in waiting."""

@@ -145,8 +145,7 @@ class LeaseGuard:
         self._dispatcher.lease = UNLIMITED  # there is nothing left that it protects
         refusal = HostFrozen(f"the lease of host {self._host_id} has ended")
         self._closer.fence_all(refusal)
-        if self._router.claiming is not None:
-            self._router.claiming.ownership.reset()
+        self._disown()
         log.error("host %s: its lease has ended, all its actors are over", self._host_id)
         goes_on = self._states.lease_lost()
         self._clearing = Greenlet.spawn(self._clear, refusal, goes_on)
@@ -154,8 +153,13 @@ class LeaseGuard:
     def _clear(self, refusal: HostFrozen, goes_on: bool) -> None:
         self._router.give_up(refusal)
         self._closer.force(refusal)
+        self._disown()  # what was cleared belongs to an epoch that is over: there is nothing to give back
         if goes_on:
             self.look()
+
+    def _disown(self) -> None:
+        if self._router.claiming is not None:
+            self._router.claiming.ownership.reset()
 
     def _rejoin(self) -> None:
         cleared = self._clearing is not None and self._clearing.ready()

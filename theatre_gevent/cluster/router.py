@@ -223,13 +223,7 @@ class ClusterRouter:
                 return
             if not isinstance(way, Detour):
                 raise NoOwner(f"{ref} belongs to another host and can't be activated here")
-            try:
-                self.detours.wait(way, deadline, is_caller=True)
-            except BaseException:
-                activation = self.dispatcher.actors.get(ref)
-                if activation is not None:
-                    self.dispatcher.registry.forget_unused(activation)  # it was placed, and nobody wants it any more
-                raise
+            self.detours.wait(way, deadline, is_caller=True)
 
     # -- out ---------------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Settling:
             return
         if is_new and reason is not InitReason.NEW:
             dispatcher.lifecycle.reasons[activation] = reason
-        has_callers = detour.callers > 0
+        is_awaited = bool(detour.line)  # who stands there will send at once, or forget the activation
         for entry in router.detours.close(detour):
             current = registry.activate(ref)
             if isinstance(entry, HeldSend):
@@ -80,7 +80,7 @@ class Settling:
                 self.deliver(entry)
             else:
                 router.incoming.take(entry.inlet, entry.message, current)
-        if not has_callers:
+        if not is_awaited:
             current = registry.activate(ref)
             if current not in dispatcher.backpressure.lines:
                 registry.forget_unused(current)
