@@ -1,7 +1,11 @@
-"""Three hosts in a cluster without a database, echo actors, and room to play. Ends with Ctrl+C.
+"""Three hosts in a cluster, echo actors, and room to play. Ends with Ctrl+C.
 
-Without arguments all three live in this process. With the name of one of them, `a`, `b` or `c`, it is just that
-one: start each in a terminal of its own, and stop one to see what the others make of it.
+    playground.py                        all three in this process, in a cluster without a database
+    playground.py -dsn DSN               the same with Postgres; DSN is a connection string
+    playground.py -dsn embedded          the same with a private Postgres, which is removed at the end
+    playground.py [-dsn DSN] a|b|c       one of the three: start each in a terminal of its own
+
+Stop one to see what the others make of it: with Postgres its actors move to them.
 """
 
 from theatre_gevent import monkey
@@ -10,22 +14,29 @@ monkey.patch_all()
 
 import signal
 import sys
+from contextlib import ExitStack
 
 import gevent
 from gevent.event import Event
 
-from theatre_gevent import Context, Host, Ref, TheatreError
+from theatre_gevent import Context, Host, Initialize, Ref, TheatreError, migrate_schema
+from theatre_gevent.embedded import EmbeddedPostgres
 
 ADDRESSES = {"a": "127.0.0.1:7001", "b": "127.0.0.1:7002", "c": "127.0.0.1:7003"}
 
 ACTORS = [Ref("echo", name) for name in ("ann", "bob", "cleo", "eve", "gus", "joe")]
 
+LEASE = 6
+"""Seconds after which the actors of a host that was killed come alive elsewhere; the default is 20."""
+
 TRY_NEXT = """
 What to try next:
-  - in three terminals: python examples/playground.py a, then b, then c; each asks all actors every two seconds
-  - Ctrl+C or kill -9 one of them: its actors can't be reached, all others go on; start it again, and it is back
-  - Host(listen=..., peers=..., secret="...") keeps strangers out; README.md has all options
+  - in three terminals: python examples/playground.py {dsn}a, then b, then c; each asks all actors every two seconds
+  - {fate}; start it again, and it is back
+  - Host(listen=..., {members}, secret="...") keeps strangers out; README.md has all options
 Running until Ctrl+C."""
+
+USAGE = f"usage: playground.py [-dsn DSN | -dsn embedded] [{' | '.join(ADDRESSES)}]"
 
 
 class Echo:
@@ -34,28 +45,37 @@ class Echo:
     def __init__(self, host_id: str) -> None:
         self.host_id = host_id
         self.heard = 0
+        self.reason = ""
 
     def receive(self, ctx: Context) -> None:
         match ctx.message:
+            case Initialize(reason=reason):
+                self.reason = reason.name
             case "ping":
                 self.heard += 1
             case "count":
                 ctx.reply(self.heard)
+            case "reason":
+                ctx.reply(self.reason)
             case str() as text:
                 ctx.reply(f"{text}, from {ctx.actor_ref} on host {self.host_id}")
 
 
-def new_host(name: str, listen: str) -> Host:
-    host = Host(host_id=name, listen=listen, request_timeout=2)
+def new_host(name: str, listen: str, dsn: str | None) -> Host:
+    patience = 2 if dsn is None else 2 * LEASE
+    host = Host(host_id=name, listen=listen, request_timeout=patience, dsn=dsn, lease_duration=LEASE, poll_interval=1)
     host.register_actor("echo", lambda: Echo(name))
     return host.start()
 
 
-def all_in_one() -> list[Host]:
-    hosts = [new_host(name, "127.0.0.1:0") for name in ADDRESSES]
+def all_in_one(dsn: str | None) -> list[Host]:
+    hosts = [new_host(name, "127.0.0.1:0", dsn) for name in ADDRESSES]
     members = {host.host_id: str(host.address) for host in hosts}
     for host in hosts:
-        host.set_peers(members)
+        if dsn is None:  # else they find each other in the database
+            host.set_peers(members)
+    while any(host.metrics.snapshot()["peers_up"] < len(hosts) - 1 for host in hosts):
+        gevent.sleep(0.01)
     first = hosts[0]
     print(f"hosts {', '.join(f'{name} at {address}' for name, address in members.items())}")
     for ref in ACTORS:
@@ -71,12 +91,19 @@ def all_in_one() -> list[Host]:
             f"host {host.host_id}: {counts['actors_active']} actors, {counts['messages_received']} messages handled, "
             f"{counts['messages_forwarded']} forwarded to other hosts"
         )
+    if dsn is not None:
+        leaver = hosts.pop()
+        leaver.stop()
+        print(f"host {leaver.host_id} has stopped")
+        for ref in ACTORS:
+            print(f"a asks {ref} again: {first.request(ref, 'hello')} ({first.request(ref, 'reason')})")
     return hosts
 
 
-def one(name: str, stopped: Event) -> list[Host]:
-    host = new_host(name, ADDRESSES[name])
-    host.set_peers({peer: address for peer, address in ADDRESSES.items() if peer != name})
+def one(name: str, dsn: str | None, stopped: Event) -> list[Host]:
+    host = new_host(name, ADDRESSES[name], dsn)
+    if dsn is None:
+        host.set_peers({peer: address for peer, address in ADDRESSES.items() if peer != name})
     print(f"host {name} at {host.address}")
 
     def ask(ref: Ref) -> str:
@@ -99,15 +126,31 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stopped.set)
     match sys.argv[1:]:
-        case []:
-            hosts = all_in_one()
-        case [name] if name in ADDRESSES:
-            hosts = one(name, stopped)
-        case _:
-            sys.exit(f"usage: playground.py [{' | '.join(ADDRESSES)}]")
-    print(TRY_NEXT, flush=True)
-    stopped.wait()
-    gevent.joinall([gevent.spawn(host.stop) for host in hosts])
+        case ["-dsn", given, *names]:
+            dsn: str | None = given
+        case names:
+            dsn = None
+    if len(names) > 1 or not set(names) <= set(ADDRESSES) or (names and dsn == "embedded"):
+        print(USAGE, file=sys.stderr)
+        sys.exit(2)
+    with ExitStack() as at_end:
+        try:
+            shown = "DSN"  # a given one may hold a password that matters
+            if dsn == "embedded":
+                shown = dsn = at_end.enter_context(EmbeddedPostgres()).dsn
+            if dsn is not None:
+                migrate_schema(dsn)
+            hosts = one(names[0], dsn, stopped) if names else all_in_one(dsn)
+        except TheatreError as error:
+            sys.exit(f"playground.py: {error}")
+        if dsn is None:
+            fate = "Ctrl+C or kill -9 one of them: its actors can't be reached, all others go on"
+            print(TRY_NEXT.format(dsn="", fate=fate, members="peers=..."), flush=True)
+        else:
+            fate = f"Ctrl+C one of them: the others have its actors at once; kill -9 one: after {LEASE} seconds"
+            print(TRY_NEXT.format(dsn=f"-dsn {shown} ", fate=fate, members="dsn=..."), flush=True)
+        stopped.wait()
+        gevent.joinall([gevent.spawn(host.stop) for host in hosts])
     print("stopped")
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theatre_gevent.loadtest.cli import main
-from theatre_gevent.loadtest.options import GIB, PROFILES, UsageError, parse, parse_duration, parse_size
+from theatre_gevent.loadtest.options import GIB, PROFILES, LoadOptions, UsageError, parse, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,9 @@ def test_one_dash_two_dashes_and_equals_signs_mean_the_same(tmp_path: Path) -> N
         ("-mode other", "'other' (choose from"),
         ("-hosts 0", "-hosts must be a whole number from 1"),
         ("-hosts 101", "-hosts must be a whole number from 1 to 100"),
-        ("-dsn postgres://x", "-dsn is not available yet"),
-        ("-dsn=", "-dsn must be a Postgres connection string"),
+        ("-dsn=", "-dsn must be a Postgres connection string or 'embedded', got an empty one"),
+        ("-dsn embeded", "-dsn is not a connection string"),
+        ("-dsn nonsense=1", "or 'embedded' for a private server"),
         ("-warm=yes", "-warm"),
         ("-json /", "-json must be a file"),
         ("-json no/such/folder.json", "-json must be a file in a folder that exists"),
@@ -164,3 +165,31 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(
     assert capsys.readouterr().err == (
         f"loadtest.py: the package {package} is missing: pip install theatre_gevent[loadtest]\n"
     )
+
+
+def test_a_connection_string_or_a_private_server() -> None:
+    assert parse([]).dsn is None
+    assert parse(["-dsn", "embedded"]).dsn == "embedded"
+    for dsn in ("postgresql://me:hush@db/x", "host=db dbname=x password=hush"):
+        options = parse(["-dsn", dsn])
+        assert options.dsn == dsn
+        assert LoadOptions.from_data(options.data()) == options
+        assert "hush" not in repr(options)
+
+
+def test_a_mistake_in_a_connection_string_does_not_show_the_password(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-dsn", "host=db passwort='hush'"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("loadtest.py: -dsn ")
+    assert errors.count("\n") == 1
+    assert "hush" not in errors
+
+
+def test_a_private_server_needs_programs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("THEATRE_PG_BIN", str(tmp_path))
+    assert main(["-dsn", "embedded"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("loadtest.py: -dsn embedded: THEATRE_PG_BIN must name a folder")
+    assert errors.count("\n") == 1

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import replace
 
 import gevent
 
+from theatre_gevent.errors import TheatreError
+
+from .database import Database, require_programs
 from .options import LoadOptions, UsageError, parse
 from .profiling import MissingPackage, require, require_for_cpu_profile
 from .stop import Stop
@@ -24,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
         require("psutil")
+        require_programs(options.dsn)
         if options.cpuprofile is not None:
             require_for_cpu_profile(options.cpuprofile)
     except (UsageError, MissingPackage) as error:
@@ -33,13 +38,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: LoadOptions) -> int:
+    stop = Stop()
+    _listen(stop)
+    try:
+        with Database(options.dsn, options.hosts) as database:
+            return _measure(replace(options, dsn=database.dsn), database, stop)
+    except TheatreError as error:
+        _complain(f"the database: {error}")
+        return FAILED
+
+
+def _measure(options: LoadOptions, database: Database, stop: Stop) -> int:
     from . import report  # these need the optional packages that were just looked for
     from .process import build
     from .run import Watcher, run
 
-    stop = Stop()
-    _listen(stop)
-    _say(report.banner(options, build()) + "\n")
+    _say(report.banner(options, build(), database.name) + "\n")
     watcher = Watcher(
         progress=lambda samples, rss: _say(report.progress_line(samples, rss)),
         warmed=lambda warmth: _say(report.warm_line(warmth)),
@@ -47,6 +61,8 @@ def _run(options: LoadOptions) -> int:
     )
     outcome = run(options, stop, watcher)
     result = report.result(options, build(), outcome.parts, outcome.peak_rss, stop)
+    if database.name is not None:
+        result["database"] = {"server": database.name, "transactions": database.transactions()}
     if outcome.parts:
         _say(report.summary(result))
     code = stop.exit_code

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from theatre_gevent.cluster.dsn import parse as parse_dsn
+from theatre_gevent.errors import InvalidOption
 
 from .profiling import CPU_FORMATS
 
@@ -57,7 +60,7 @@ class LoadOptions:
         inprocess: All hosts live in the command's own process; one alone always does.
         mode: `mixed` (workers on all hosts, random actors), `forward` (all workers on the first host, random actors)
             or `local` (workers on all hosts, which address the actors that the ring gives to their own host).
-        dsn: Postgres to use, None for a cluster without a database.
+        dsn: Postgres to use: a connection string, or `embedded` for a private server; None for no database.
         actors: Size of the pool of actors, over all hosts.
         workers: Workers per host.
         actor_inbox: `actor_inbox_size` of the hosts.
@@ -77,7 +80,7 @@ class LoadOptions:
     hosts: int
     inprocess: bool
     mode: str
-    dsn: str | None
+    dsn: str | None = field(repr=False)
     actors: int
     workers: int
     actor_inbox: int
@@ -185,9 +188,7 @@ def parse(argv: list[str]) -> LoadOptions:
 
 def _settle(given: argparse.Namespace) -> LoadOptions:
     if given.dsn is not None:
-        if not given.dsn:
-            raise UsageError("-dsn must be a Postgres connection string, got an empty one")
-        raise UsageError("-dsn is not available yet: this version has no Postgres cluster; leave it out")
+        _check_dsn(given.dsn)
     profile = PROFILES[given.profile]
     values = {name: getattr(given, name) for name in LoadOptions.__dataclass_fields__}
     for name in ("actors", "workers", "actor_inbox", "host_inbox", "idle_timeout", "memlimit"):
@@ -202,6 +203,16 @@ def _settle(given: argparse.Namespace) -> LoadOptions:
         _check_writable("cpuprofile", each.cpuprofile)
         _check_writable("memprofile", each.memprofile)
     return options
+
+
+def _check_dsn(dsn: str) -> None:
+    if not dsn:
+        raise UsageError("-dsn must be a Postgres connection string or 'embedded', got an empty one")
+    if dsn != "embedded":
+        try:
+            parse_dsn(dsn)
+        except InvalidOption as error:
+            raise UsageError(f"-{error}; or 'embedded' for a private server") from error
 
 
 def _check_writable(flag: str, path: Path | None) -> None:
@@ -231,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="loadtest.py",
         description="Keep hosts busy: workers send to and request from random actors, and the result is printed. Each "
-        "host is a process of its own, and together they are a cluster without a database.",
+        "host is a process of its own, and together they are a cluster, without a database if -dsn names none.",
         epilog="Profiles: " + "; ".join(map(_describe, PROFILES.values())) + ". Every flag is also spelled with two "
         "dashes. Exit codes: 0 done, 1 the run failed (memory limit, a host crashed, counters that do not balance), "
         "2 bad flags, 130 Ctrl+C, 143 SIGTERM. The summary is printed unless a host crashed or the flags were bad.",
@@ -253,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     flag("inprocess", action="store_true", help="all hosts in one process, as one host alone always is")
     flag("mode", choices=MODES, default="mixed", help=_MODE_HELP)
-    flag("dsn", metavar="DSN", help="Postgres connection string; not available yet")
+    flag("dsn", metavar="DSN", help=_DSN_HELP)
     flag("actors", type=_count(1, 100_000_000), metavar="N", help="size of the pool of actors")
     flag("workers", type=_count(1, 100_000), metavar="N", help="workers per host")
     flag("inbox", dest="actor_inbox", type=_count(1, 1 << 30), metavar="N", help="messages waiting for one actor")
@@ -274,6 +285,10 @@ def _parser() -> argparse.ArgumentParser:
 _MODE_HELP = (
     "mixed: workers on all hosts, random actors; forward: all workers on the first host; local: the workers of each "
     "host address its own actors; default mixed"
+)
+_DSN_HELP = (
+    "Postgres connection string, for a cluster with leases and ownership; 'embedded' starts a private server and "
+    "removes it at the end"
 )
 _LIMIT_HELP = "end when all processes together hold more resident memory: 8 (GiB), 512M, 0 for none"
 _CPU_HELP = (

@@ -40,6 +40,9 @@ STOP_TIMEOUT = 60.0
 COUNTERS = ("sent", "received", "dead_lettered", "queued", "forwarded", "arrived")
 """Of a host's messages: those that stand still when a cluster has come to rest."""
 
+_BUSY = ("messages_queued", "messages_held", "claims_waiting")
+"""What a host has accepted and not handled, or not given back yet."""
+
 _FIRST_ADMIN_PORT = 8081
 
 
@@ -102,7 +105,8 @@ class Part:
             actor_inbox_size=options.actor_inbox,
             host_inbox_size=options.host_inbox,
             admin_addr=spec.admin_addr,
-            listen="127.0.0.1:0" if options.hosts > 1 else None,
+            listen="127.0.0.1:0" if options.hosts > 1 or options.dsn is not None else None,
+            dsn=options.dsn,
         )
         self.host.register_actor(ACTOR_TYPE, partial(LoadActor, self.tally))
         self._stop = stop
@@ -119,12 +123,13 @@ class Part:
     def join(self, members: dict[str, str]) -> None:
         """Make the hosts of these names and addresses a cluster, and find out which actors are this host's own."""
         options, name, owner = self.spec.options, self.spec.name, self.host.ring_owner
-        self.host.set_peers({member: address for member, address in members.items() if member != name})
+        if options.dsn is None:
+            self.host.set_peers({member: address for member, address in members.items() if member != name})
+        self._wait_for_peers(len(members) - 1)
         if options.warm or options.mode == "local":
             self._to_warm = [ref for ref in self._refs if owner(ref) == name]
             if options.mode == "local":
                 self._refs = self._to_warm
-        self._wait_for_peers(len(members) - 1)
 
     def warm(self) -> Warmth:
         """Activate the actors that are this host's own, and wait until all are."""
@@ -234,7 +239,10 @@ class Part:
     def _wait_until_quiet(self) -> None:
         """Wait until what was accepted has been handled, at most as long as a stop would."""
         deadline = perf_counter() + STOP_TIMEOUT
-        while self.host.metrics.snapshot()["messages_queued"] and perf_counter() < deadline:
+        while perf_counter() < deadline:
+            metrics = self.host.metrics.snapshot()
+            if not any(metrics[word] for word in _BUSY):
+                return
             gevent.sleep(0.002)
 
 

@@ -23,11 +23,18 @@ _MIB = 1 << 20
 _BUILDS = {"pure": "plain Python", "compiled": "compiled"}
 
 
-def banner(options: LoadOptions, build: str) -> str:
-    """Return what is about to be done, with what."""
-    hosts = "standalone"
+def banner(options: LoadOptions, build: str, database: str | None = None) -> str:
+    """Return what is about to be done, with what.
+
+    Args:
+        options: What was asked for.
+        build: What `process.build` says.
+        database: Which one the hosts share, None for none.
+    """
+    hosts = "standalone" if database is None else "Postgres"
     if options.hosts > 1:
-        hosts = "ring-only, " + ("a process each" if options.processes else "in one process")
+        hosts = "ring-only" if database is None else "Postgres"
+        hosts += ", " + ("a process each" if options.processes else "in one process")
     through = f" ({options.workers * options.hosts:,}, all through host-1)" if options.mode == "forward" else ""
     limit = f"{options.memlimit / _MIB:,.0f} MiB" if options.memlimit else "none"
     rows = [
@@ -47,6 +54,8 @@ def banner(options: LoadOptions, build: str) -> str:
         ("build", _BUILDS[build]),
         ("GC", GC_BANNER),
     ]
+    if database is not None:
+        rows.insert(2, ("database", database))
     tools = [name for name, path in (("CPU", options.cpuprofile), ("memory", options.memprofile)) if path is not None]
     if tools:
         rows.append(("profiling", " and ".join(tools) + ": expect lower figures"))
@@ -106,6 +115,7 @@ def result(options: LoadOptions, build: str, parts: list[HostResult], peak_rss: 
         "hosts": options.hosts,
         "processes": options.processes or 1,
         "mode": options.mode,
+        "database": None,
         "build": build,
         "python": platform.python_version(),
         "gevent": version("gevent"),
@@ -143,6 +153,8 @@ def summary(run: dict[str, Any]) -> str:
     ]
     if "activations_per_second" in run:
         rows.append(("warm", f"{run['activations_per_second']:,.0f} activations/s"))
+    if run["database"] is not None:
+        rows.append(("database", _database(run)))
     lines = ["", "=== summary ===", *(f"  {name + ':':<14}{value}" for name, value in rows), ""]
     lines += _examples(run["per_host"])
     lines += _table(run["per_host"])
@@ -156,6 +168,16 @@ def write_json(path: Path, run: dict[str, Any]) -> None:
 
 def _together(processes: int) -> str:
     return f", {processes} processes and this one together" if processes > 1 else ""
+
+
+def _database(run: dict[str, Any]) -> str:
+    def total(metric: str) -> int:
+        return sum(int(row["metrics_stopped"][metric]) for row in run["per_host"])
+
+    return (
+        f"{total('claims_total'):,} claims and {total('releases_total'):,} releases in "
+        f"{total('claim_statements'):,} statements, {run['database']['transactions']:,} transactions in all"
+    )
 
 
 def _ms(value: float | None) -> str:
