@@ -6,22 +6,26 @@ import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 from gevent.hub import Hub
+from gevent.socket import SHUT_RDWR, socket
 
+from tests.integration.postgres_support import Proxy, proxy
 from tests.postgres import Databases, execute
 from tests.support import in_background, until
-from theatre_gevent import DatabaseUnavailable, HostIdConflict, InvalidOption, SystemClock, TheatreError
+from theatre_gevent import AnswerLost, DatabaseUnavailable, HostIdConflict, InvalidOption, SystemClock, TheatreError
 from theatre_gevent.cluster import news, postgres
 from theatre_gevent.cluster.green import connect
 from theatre_gevent.cluster.postgres_cluster import Cluster, ClusterConfig
 from theatre_gevent.cluster.store import Life
 from theatre_gevent.embedded import EmbeddedPostgres
+
+__all__ = ["proxy"]  # a fixture
 
 ROOT = Path(__file__).parents[2]
 NEVER = 60.0
@@ -192,7 +196,9 @@ def test_renewals_stop_when_the_hub_is_stuck(dsn: str, make: MakeCluster) -> Non
     burn(2.8)
     assert cluster.remaining_lease() == 0.0
     renewals = row(dsn, cluster.epoch)[0]
-    assert cluster.wait_for(news.HubSilent).seconds > 1.5
+    silence = cluster.wait_for(news.HubSilent)
+    assert silence.seconds > 1.5
+    assert "in burn" in silence.stack, "who is to blame"
     cluster.keeper.poll()
     assert row(dsn, cluster.epoch)[0] == renewals, "a lease that has ended is not renewed"
     before = cluster.epoch
@@ -266,6 +272,44 @@ def test_a_killed_lock_is_taken_again_and_the_lease_lives_on(dsn: str, make: Mak
     assert cluster.lease_until > until_before
     assert not cluster.count(news.Conflict)
     assert not cluster.count(news.RenewalFailed), "no renewal was due"
+
+
+class Forgetful(Proxy):
+    """One that does not tell the server when a client has gone, as when a machine or a firewall dies."""
+
+    def __init__(self, dsn: str) -> None:
+        self.tells = True
+        super().__init__(dsn)
+
+    def forget_clients(self) -> None:
+        self.tells = False
+        self.cut()
+
+    def cut(self) -> None:
+        for client in self._sockets[1::2]:
+            with suppress(OSError):
+                client.shutdown(SHUT_RDWR)
+
+    def _pass_on(self, source: socket, target: socket, answers: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            if answers or self.tells:
+                target.shutdown(SHUT_RDWR)
+
+
+def test_a_lost_session_that_still_has_the_lock_is_ended(dsn: str, make: MakeCluster) -> None:
+    with closing(Forgetful(dsn)) as proxy:
+        cluster = make(proxy.dsn, lease_duration=20.0)
+        [holder] = lock_holders(dsn)
+        proxy.forget_clients()
+        cluster.wait_for(news.DatabaseBack)
+        [successor] = lock_holders(dsn)
+        assert successor != holder
+        assert not cluster.count(news.Conflict)
+        assert cluster.remaining_lease() > 0
+        proxy.tells = True
+        cluster.stop()
 
 
 def test_who_finds_its_lock_taken_has_no_lease_any_more(dsn: str, make: MakeCluster) -> None:
@@ -424,6 +468,53 @@ def test_a_start_without_a_server_fails(own: Frail, make: MakeCluster) -> None:
         make(own.dsn)
     own.restart()
     make(own.dsn)
+
+
+def test_who_is_cut_off_is_declared_dead_after_its_own_lease_has_ended(
+    dsn: str, proxy: Proxy, make: MakeCluster
+) -> None:
+    a, b = make(dsn, "a", 2.0, 0.2), make(proxy.dsn, "b", 2.0, 0.2)
+    until(lambda: set(a.hosts) == {"a", "b"})
+    left: list[float] = []
+    a.on_news(lambda: left.append(b.remaining_lease()) if a.count(news.OtherFenced) else None)
+    proxy.hold = True
+    proxy.cut()
+    a.wait_for(news.OtherFenced)
+    until(lambda: left)
+    assert left[0] == 0.0
+    proxy.hold = False
+    proxy.cut()
+    until(lambda: b.health().reachable)
+    b.rejoin()
+    until(lambda: set(a.hosts) == {"a", "b"})
+    assert not b.count(news.OtherFenced)
+
+
+def test_a_life_that_may_have_begun_is_ended(dsn: str, proxy: Proxy, make: MakeCluster) -> None:
+    """The answer to a registration is lost: its life is nobody's, and does not wait for its lease to end."""
+    cluster = make(proxy.dsn, lease_duration=60.0)
+    old = cluster.epoch
+    with closing(connect(dsn)) as connection:
+        assert postgres.fence_self(connection, Life("a", old))
+        cluster.wait_for(news.Fenced)
+        connection.run("BEGIN")
+        connection.run("LOCK TABLE hosts IN EXCLUSIVE MODE")
+        rejoining = in_background(cluster.rejoin)
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        until(lambda: execute(dsn, waiting))
+        proxy.swallow_answers = True
+        connection.run("COMMIT")
+    with pytest.raises(AnswerLost):
+        rejoining.get()
+    assert cluster.remaining_lease() == 0.0
+    assert cluster.epoch == old
+    proxy.swallow_answers = False
+    proxy.cut()
+    [(doubtful,)] = execute(dsn, "SELECT epoch FROM hosts WHERE fenced_at IS NULL")
+    assert doubtful > old
+    assert cluster.rejoin() > doubtful
+    until(lambda: row(dsn, doubtful)[2])
+    assert cluster.remaining_lease() > 0
 
 
 # -- the others ------------------------------------------------------------------------------------------------

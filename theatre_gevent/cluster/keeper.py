@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gevent.hub import get_hub
 
 from ..clock import SystemClock
+from ..core.waits import get_ident
 from ..errors import DatabaseUnavailable, TheatreError
 from ..logic.lease import hub_patience
 from ..logic.observation import Members
@@ -89,6 +90,8 @@ class Keeper:
         self.reachable = False
         self.ticked = -math.inf
         self.tick_is_missed = False
+        self.hub_thread = 0
+        self.stuck_at = ""
         self._crossing: Crossing | None = None
         self._keeping: Keeping | None = None
         self._tick: Any = None
@@ -109,6 +112,7 @@ class Keeper:
         self._pid = os.getpid()
         _forks.watch(self)
         hub = get_hub()
+        self.hub_thread = get_ident()
         self._crossing = Crossing(hub, self._deliver)
         self._keeping = Keeping(
             self._crossing,
@@ -248,7 +252,7 @@ class Keeper:
             if self._crossing is not None:
                 self._crossing.wake()
             if silence > hub_patience(self.lease_duration):
-                self._deliver(news.HubSilent(silence))
+                self._deliver(news.HubSilent(silence, self.stuck_at))
 
     def _deliver(self, item: news.News) -> None:
         try:
@@ -294,8 +298,11 @@ class Keeper:
                 log.warning("host %s: the database is back", me)
             case news.OtherFenced(host_id=host_id, epoch=epoch):
                 log.warning("host %s: %s (epoch %d) has not renewed its lease and is declared over", me, host_id, epoch)
-            case news.HubSilent(seconds=seconds):
-                log.error("host %s: the hub did not run for %.1f s, the lease was not renewed meanwhile", me, seconds)
+            case news.HubSilent(seconds=seconds, stack=stack):
+                text = (
+                    "host %s: the hub did not run for %.1f s, and the lease was not renewed meanwhile. It was at:\n%s"
+                )
+                log.error(text, me, seconds, stack)
 
     def is_forked(self) -> None:
         """In the child of a fork: the lease is the parent's, and no actor may run here."""

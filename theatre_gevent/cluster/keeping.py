@@ -8,6 +8,7 @@ life is left; the thread by itself only ever prolongs a life, or finds out that 
 from __future__ import annotations
 
 import math
+import sys
 import traceback
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _SOON = 0.02  # seconds between looks at what changes often
 _LOCK_AGAIN = 0.5  # seconds between attempts to get the lock from a host that uses our id
 _LOCK_PATIENCE = 1.0  # seconds for which a start waits for the lock: its holder may be just ending
+_FRAMES = 20  # of a stuck hub's stack that are told
 _RESIGN = 10.0  # seconds for each statement that gives actors back
 
 
@@ -52,6 +54,9 @@ class Shared(Protocol):
     """Written by the hub: when it last ran."""
     tick_is_missed: bool
     """Set by the thread, which wants to be woken by the next tick; reset by the hub."""
+    hub_thread: int
+    stuck_at: str
+    """Written by the thread: what the hub's thread was doing when ticks were missed."""
 
 
 class Keeping:
@@ -229,11 +234,14 @@ class Keeping:
 
     def _renew_if_due(self) -> None:
         now = self._boottime()
-        self._waits_for_hub = False
+        waited, self._waits_for_hub = self._waits_for_hub, False
         lease, life = self._lease, self._life
         if life is None or not self._session.locked or lease.expired(now) or now < self._pace.due:
             return
         if now - self._shared.ticked > hub_patience(lease.duration):
+            if not waited:
+                frame = sys._current_frames().get(self._shared.hub_thread)
+                self._shared.stuck_at = "".join(traceback.format_stack(frame, _FRAMES)) if frame else ""
             self._waits_for_hub = self._shared.tick_is_missed = True
             return
         self._attempt = now

@@ -67,9 +67,13 @@ class OtherFenced(Struct, frozen=True):
 
 
 class HubSilent(Struct, frozen=True):
-    """The hub did not run for so many seconds that the lease was not renewed meanwhile. Told when it runs again."""
+    """The hub did not run for so many seconds that the lease was not renewed meanwhile. Told when it runs again.
+
+    `stack` is where it was when a renewal was left out for the first time, the innermost call last.
+    """
 
     seconds: float
+    stack: str
 
 
 News = (
