@@ -252,6 +252,22 @@ def test_who_restarts_at_once_gets_its_id(dsn: str, make: MakeCluster) -> None:
     ending.get()
 
 
+def test_a_host_may_be_started_again(dsn: str, make: MakeCluster) -> None:
+    cluster = make(dsn)
+    first = cluster.epoch
+    with pytest.raises(TheatreError, match="is started"):
+        cluster.start()
+    cluster.stop()
+    with pytest.raises(DatabaseUnavailable):
+        cluster.store()
+    cluster.start()
+    assert cluster.hosts == {}
+    cluster.register("127.0.0.1:9")
+    assert cluster.epoch > first
+    assert cluster.remaining_lease() > 0
+    assert cluster.hosts == {"a": "127.0.0.1:9"}
+
+
 def test_many_hosts_can_start_at_once(dsn: str, make: MakeCluster) -> None:
     starting = [in_background(make, dsn, f"host-{number}") for number in range(6)]
     hosts = [task.get() for task in starting]
@@ -515,6 +531,26 @@ def test_a_life_that_may_have_begun_is_ended(dsn: str, proxy: Proxy, make: MakeC
     assert cluster.rejoin() > doubtful
     until(lambda: row(dsn, doubtful)[2])
     assert cluster.remaining_lease() > 0
+
+
+def test_what_the_database_refuses_is_not_asked_all_the_time(dsn: str, make: MakeCluster) -> None:
+    cluster = make(dsn, "a", 1.5, 0.2)
+    execute(
+        dsn,
+        "INSERT INTO hosts (host_id, epoch, address, lease_duration, lease_expiry) "
+        "VALUES ('b', 0, '127.0.0.1:5', 0.1, clock_timestamp())",
+    )
+    cluster.keeper.poll()
+    execute(dsn, "ALTER TABLE hosts RENAME COLUMN leaving TO left_alone")
+    assert "leaving" in cluster.wait_for(news.DatabaseAway).text
+    failures = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+    before, began = execute(dsn, failures)[0][0], now()
+    for _ in range(3):
+        count = cluster.count(news.Renewed)
+        until(lambda count=count: cluster.count(news.Renewed) > count)  # type: ignore[misc]
+    assert execute(dsn, failures)[0][0] - before <= 20 * (now() - began)
+    execute(dsn, "ALTER TABLE hosts RENAME COLUMN left_alone TO leaving")
+    cluster.wait_for(news.OtherFenced)
 
 
 # -- the others ------------------------------------------------------------------------------------------------

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from ..core.remote import Leased
 
 _allocate_lock = get_original("_thread", "allocate_lock")
 _start_new_thread = get_original("_thread", "start_new_thread")
@@ -24,6 +26,20 @@ try:
     _poll = get_original("select", "poll")  # it takes file numbers above 1023 too
 except AttributeError:  # Windows
     _poll = None
+
+
+class Shared(Protocol):
+    """What hub and thread both look at; each attribute is written by one of them."""
+
+    holder: Leased
+    """Its `lease_until` is written by the thread."""
+    ticked: float
+    """Written by the hub: when it last ran."""
+    tick_is_missed: bool
+    """Set by the thread, which wants to be woken by the next tick; reset by the hub."""
+    hub_thread: int
+    stuck_at: str
+    """Written by the thread: what the hub's thread was doing when ticks were missed."""
 
 
 class Command:

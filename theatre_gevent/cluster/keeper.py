@@ -107,8 +107,11 @@ class Keeper:
             DatabaseUnavailable: The database does not answer.
             DatabaseRefused: It has no such tables, or does not let us use them.
         """
-        if self._crossing is not None:
-            raise TheatreError(f"the keeper of host {self.host_id} was started before")
+        if self.running:
+            raise TheatreError(f"the keeper of host {self.host_id} is running")
+        self.members = Members()
+        self.failures = 0
+        self.fenced = self.conflict = False
         self._pid = os.getpid()
         _forks.watch(self)
         hub = get_hub()
@@ -198,9 +201,9 @@ class Keeper:
         """
         crossing, keeping = self._crossing, self._keeping
         self.holder.lease_until = -math.inf
-        if crossing is None or keeping is None or self._tick is None or not self._is_ours():
-            return
         tick, self._tick = self._tick, None
+        if crossing is None or keeping is None or tick is None or not self._is_ours():
+            return
         tick.stop()
         tick.close()
         command = crossing.order(Command("stop"))
@@ -215,14 +218,19 @@ class Keeper:
             crossing.close()
             self.holder.lease_until = -math.inf
 
+    @property
+    def running(self) -> bool:
+        """True between `start` and `stop`."""
+        return self._tick is not None
+
     def remaining(self) -> float:
         """Return how many seconds of the lease are left, 0 for none."""
         return max(0.0, self.holder.lease_until - self._boottime())
 
     def look(self) -> None:
         """Have the thread look at the other hosts soon; does not wait."""
-        if self._tick is not None and self._crossing is not None and self._is_ours():
-            self._crossing.order(Command("poll"))
+        if self.running and self._crossing is not None and self._is_ours():
+            self._crossing.order(Command("look"))
 
     # -- in the hub
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import traceback
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..errors import AnswerLost, DatabaseError, HostIdConflict, TheatreError
 from ..logic.lease import ATTEMPT, Lease, Pace, hub_patience
@@ -35,28 +35,14 @@ from .store import Life
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..core.remote import Leased
-    from .crossing import Command, Crossing
+    from .crossing import Command, Crossing, Shared
 
 _SOON = 0.02  # seconds between looks at what changes often
+_LOOKS_APART = 0.25  # seconds between looks because of hosts that are unknown
 _LOCK_AGAIN = 0.5  # seconds between attempts to get the lock from a host that uses our id
 _LOCK_PATIENCE = 1.0  # seconds for which a start waits for the lock: its holder may be just ending
 _FRAMES = 20  # of a stuck hub's stack that are told
 _RESIGN = 10.0  # seconds for each statement that gives actors back
-
-
-class Shared(Protocol):
-    """What hub and thread both look at; each attribute is written by one of them."""
-
-    holder: Leased
-    """Its `lease_until` is written by the thread."""
-    ticked: float
-    """Written by the hub: when it last ran."""
-    tick_is_missed: bool
-    """Set by the thread, which wants to be woken by the next tick; reset by the hub."""
-    hub_thread: int
-    stuck_at: str
-    """Written by the thread: what the hub's thread was doing when ticks were missed."""
 
 
 class Keeping:
@@ -107,7 +93,7 @@ class Keeping:
 
     def run(self) -> None:
         """Work until told to stop."""
-        crossing, session = self._crossing, self._session
+        crossing = self._crossing
         last: Command | None = None
         while last is None:
             for command in crossing.commands():
@@ -117,12 +103,10 @@ class Keeping:
                     self._obey(command)
             if last is None:
                 self._guarded(self._look_after)
-                session.tidy()
-                number = None if session.connection is None else session.connection.fileno()
-                crossing.wait(number, min(max(0.0, self._next_due() - self._boottime()), 60.0))
+                self._guarded(self._wait)
         self._lease.end()
         self._publish()
-        session.close()
+        self._session.close()
         crossing.post(last)
         crossing.ended()
 
@@ -154,6 +138,12 @@ class Keeping:
             self._session.close()  # who knows what state it is in
             self._failed(traceback.format_exc())
 
+    def _wait(self) -> None:
+        session = self._session
+        session.tidy()
+        number = None if session.connection is None else session.connection.fileno()
+        self._crossing.wait(number, min(max(0.0, self._next_due() - self._boottime()), 60.0))
+
     def _look_after(self) -> None:
         if not self._working:
             return
@@ -164,7 +154,7 @@ class Keeping:
                 self._connect()
             return
         if session.use().notifications():
-            self._poll_due = min(self._poll_due, max(now, self._polled + _SOON))
+            self._poll_soon(_SOON)
         if not session.locked and now >= self._lock_due:
             session.lock()
             self._lock_was_tried()
@@ -187,6 +177,9 @@ class Keeping:
     def _next_poll(self) -> float:
         # Once more exactly when somebody's lease runs out; but that may stay so for a while.
         return min(self._poll_due, max(self._observer.next_due(), self._polled + _SOON))
+
+    def _poll_soon(self, apart: float) -> None:
+        self._poll_due = min(self._poll_due, max(self._boottime(), self._polled + apart))
 
     # -- the database comes and goes
 
@@ -217,6 +210,7 @@ class Keeping:
         now = self._boottime()
         self._pace.failed(self._attempt, now)
         self._poll_due = max(self._poll_due, self._pace.due)
+        self._polled = max(self._polled, self._pace.due - _SOON)  # not sooner because somebody seems dead, either
         self._lock_due = max(self._lock_due, self._pace.due)
         if not self._away:
             self._away = True
@@ -343,6 +337,8 @@ class Keeping:
         self._failures = 0
         self._publish()
         self._crossing.post(Begun(epoch))
+        others = [member for member in self._members.members if member.host_id != self._host_id]
+        self._show(Members(tuple(sorted([*others, self._own], key=lambda member: member.host_id))))
         self._fine()
         self._poll_due = -math.inf
         self._guarded(self._follow_up)
@@ -379,6 +375,10 @@ class Keeping:
         """Look at the others now, if the database answers."""
         self._guarded(self._poll_if_connected)
 
+    def look(self) -> None:
+        """Look at the others soon; not too often, since strangers can cause it."""
+        self._poll_soon(_LOOKS_APART)
+
     def _poll_if_connected(self) -> None:
         if self._session.connection is not None:
             self._poll()
@@ -393,6 +393,3 @@ class Keeping:
         if not self._session.locked:
             raise HostIdConflict(self._conflict_text())
         return connection
-
-
-__all__ = ["Keeping", "Shared"]

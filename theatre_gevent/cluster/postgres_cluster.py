@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ..clock import SystemClock
 from ..config import check_address
-from ..errors import DatabaseError, DatabaseUnavailable, InvalidOption
+from ..errors import DatabaseError, DatabaseUnavailable, InvalidOption, TheatreError
 from ..logic.lease import waits_for_dead
 from ..logic.observation import Members, changes
 from ..migration import migrate_schema
@@ -152,8 +152,8 @@ class Cluster:
 
     @property
     def started(self) -> bool:
-        """True from `start` on."""
-        return self.epoch > 0
+        """True between `start` and `stop`."""
+        return self.keeper.running
 
     def start(self) -> Self:
         """Bring the database's tables up to date, take the lock on the host id, and get the epoch of the life to come.
@@ -166,8 +166,11 @@ class Cluster:
             DatabaseError: The database does not answer, or does not do what is needed.
             SchemaMismatch: Its tables are those of a newer version of this library.
         """
+        if self.started:
+            raise TheatreError(f"the cluster of host {self.host_id} is started")
         migrate_schema(self.dsn)
         self.epoch = self.keeper.start()
+        self._set(self.keeper.members)
         self._pool = Pool(self.dsn, self._pool_size, application_name=f"theatre_gevent {self.host_id}")
         self._forget_old_lives()
         return self
@@ -229,6 +232,7 @@ class Cluster:
         self.keeper.stop(timeout)
         if self._pool is not None:
             self._pool.close()
+            self._pool = None
 
     # -- what holds now ----------------------------------------------------------------------------------------
 
