@@ -2,9 +2,10 @@
 
     from theatre_gevent import Host, Initialize, Ref
 
-Importing the package starts nothing and patches nothing.
+Importing the package starts nothing and patches nothing. `build` is `compiled` if the hot path is, else `pure`.
 """
 
+from ._accel import build  # first: it decides where everything else comes from
 from ._version import __version__
 from .clock import Clock, SystemClock
 from .config import HostOptions
@@ -79,6 +80,7 @@ __all__ = [
     "TheatreError",
     "UnregisteredActorType",
     "__version__",
+    "build",
     "message",
     "migrate_schema",
 ]

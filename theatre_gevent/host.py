@@ -18,9 +18,9 @@ from .core.closing import Closer
 from .core.copying import CopyingDispatcher
 from .core.counters import snapshot
 from .core.dispatcher import Dispatcher
+from .core.native import get_ident
 from .core.registry import Registry
 from .core.states import HostStates
-from .core.waits import get_ident
 from .core.worker import Worker
 from .errors import HostDraining, HostFrozen, HostNotRunning, InvalidOption
 from .messages import Receiver, Ref
@@ -376,7 +376,7 @@ class Host(ScheduleVerbs):
     def _is_within(self) -> bool:
         """Tell whether the caller is the hub or one of the host's own actors, which can't wait for the host."""
         me = getcurrent()
-        return me is self._dispatcher.hub or (isinstance(me, Worker) and me.dispatcher is self._dispatcher)
+        return me is self._dispatcher.hub or (isinstance(me, Worker) and me.desk.dispatcher is self._dispatcher)
 
     def _refusal(self) -> HostDraining:
         word = "has stopped" if self.state == "stopped" else "is stopping"

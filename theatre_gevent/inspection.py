@@ -19,8 +19,8 @@ from .admin.view import Owner, Peer, TypeCounts
 from .cluster.membership import RingOnlyCluster
 from .core.activation import ACTIVE, STATE_NAMES, Activation, FunctionReceiver
 from .core.context import Context
+from .core.native import get_ident
 from .core.statistics import BOUNDS
-from .core.waits import get_ident
 from .errors import TheatreError
 from .hub_watch import HubWatch
 from .journal import Journal, iso

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import ujson
 
+from theatre_gevent import build
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "loadtest.py")]
 ALONE = [*COMMAND, "-hosts", "1"]
@@ -37,7 +39,7 @@ def test_a_run_from_banner_to_json(tmp_path: Path) -> None:
         "latency_ms profile hosts mode build python per_host different_actors_activated"
     )
     assert set(fields.split()) <= set(run)
-    assert (run["profile"], run["hosts"], run["mode"], run["build"]) == ("small", 1, "mixed", "pure")
+    assert (run["profile"], run["hosts"], run["mode"], run["build"]) == ("small", 1, "mixed", build)
     assert run["sends"] > 0
     assert run["requests"] > 0
     assert run["reply_errors"] == run["send_errors"] == 0
@@ -148,7 +150,8 @@ def test_cpu_profiles_show_actors_and_workers(tmp_path: Path) -> None:
     assert samples["type"] == "sampled"
     assert len(samples["samples"]) == len(samples["weights"])
     seen = {names[number] for stack in samples["samples"] for number in stack}
-    assert {"receive", "work", "send", "request"} <= seen, "stacks of actors' greenlets and of workers'"
+    plain = {"send", "request"} if build == "pure" else set()  # compiled functions have no frames
+    assert {"receive", "work"} | plain <= seen, "stacks of actors' greenlets and of workers'"
 
     _, done = load(tmp_path, "-duration 1s -cpuprofile p.html")
     assert "CPU: expect lower figures" in done.stdout

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.cluster_support import Cluster, router_of, transport_of
 from tests.support import assert_balanced, in_background, until
 from theatre_gevent import NoOwner, RequestTimeout, UnregisteredActorType, message
-from theatre_gevent.core.context import Context
+from theatre_gevent.core.context import make_context
 
 
 def test_requests_from_afar_that_are_never_answered_do_not_pile_up() -> None:
@@ -60,9 +60,9 @@ def test_a_request_that_comes_back_to_a_full_inbox_is_counted_once() -> None:
         a.set_peers({})
         # Its own messages would wait behind the request; those that another host sends it would not.
         activation = a._dispatcher.registry.activate(ref)
-        assert a._dispatcher.deliver(activation, Context(activation, ("hold",), None))
+        assert a._dispatcher.deliver(activation, make_context(activation, ("hold",), None))
         until(lambda: cluster.actors.holding)
-        assert a._dispatcher.deliver(activation, Context(activation, 1, None))
+        assert a._dispatcher.deliver(activation, make_context(activation, 1, None))
         until(lambda: a.metrics.snapshot()["senders_waiting"] == 1)
         cluster.balanced()
         cluster.actors.gate.set()

@@ -26,21 +26,21 @@ class DeadlinesMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.deadlines: Deadlines[Thing] = Deadlines(RESOLUTION)
+        self.deadlines: Deadlines = Deadlines(RESOLUTION)
         self.model: set[Thing] = set()
         self.now = 1_000.0
 
     @rule(target=things, ahead=st.floats(0, 10))
     def add(self, ahead: float) -> Thing:
         thing = Thing(self.now + ahead)
-        self.deadlines.add(thing)
+        thing.bucket = self.deadlines.add(thing, thing.deadline)
         self.model.add(thing)
         return thing
 
     @rule(thing=consumes(things))
     def discard(self, thing: Thing) -> None:
-        self.deadlines.discard(thing)
-        self.deadlines.discard(thing)
+        self.deadlines.discard(thing, thing.bucket)
+        self.deadlines.discard(thing, thing.bucket)
         self.model.discard(thing)
 
     @rule(seconds=st.floats(0, 3))
@@ -74,11 +74,10 @@ TestDeadlines = DeadlinesMachine.TestCase
 
 
 def test_a_discarded_deadline_leaves_nothing_behind() -> None:
-    deadlines: Deadlines[Thing] = Deadlines(RESOLUTION)
+    deadlines: Deadlines = Deadlines(RESOLUTION)
     for number in range(1_000):
         thing = Thing(1_000.0 + number)
-        deadlines.add(thing)
-        deadlines.discard(thing)
+        deadlines.discard(thing, deadlines.add(thing, thing.deadline))
     assert deadlines.next_due() is None
     assert deadlines.expire(1e9) == []
 

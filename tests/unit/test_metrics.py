@@ -8,7 +8,7 @@ from gevent.event import Event
 
 from tests.conftest import MakeHost
 from tests.support import Recorder, assert_balanced, fail, in_background, stop_actor
-from theatre_gevent import Context, DeadLetter, Host, Initialize, Ref, RemoteActorError, Shutdown, StopActor
+from theatre_gevent import Context, DeadLetter, Host, Initialize, Ref, RemoteActorError, Shutdown, StopActor, build
 from theatre_gevent.core import activation as activations
 from theatre_gevent.metrics import METRICS
 from theatre_gevent.testing import VirtualClock
@@ -201,6 +201,7 @@ def test_messages_in_line_are_not_counted_before_they_are_in(make_host: MakeHost
     assert host.metrics.snapshot()["requests_total"] == 1
 
 
+@pytest.mark.skipif(build == "compiled", reason="an attribute in C cannot be watched; the other build sets the same")
 def test_an_activation_only_goes_where_its_table_allows(
     make_host: MakeHost, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +269,7 @@ def test_a_sender_in_line_that_has_expired_is_no_pending_request(make_host: Make
     assert len(expired) == 1
     assert host.metrics.snapshot()["requests_pending"] == 0
     for waiter in expired:
-        deadlines.add(waiter)
+        waiter.bucket = deadlines.add(waiter, waiter.deadline)
     go.set()
     clock.settle()
     assert waiting.ready()

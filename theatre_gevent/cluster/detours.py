@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent
 
 from ..core.context import OPEN, Failure, Request
-from ..core.requests import Pending
+from ..core.requests import make_pending
 from ..errors import InboxFull, RequestTimeout
 from ..logic import envelopes
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..core.dispatcher import Dispatcher
+    from ..core.requests import Pending
     from ..messages import Ref
     from .inlet import Inlet
 
@@ -137,7 +138,7 @@ class Detours:
         me = getcurrent()
         if me is dispatcher.hub:
             raise InboxFull(f"too many messages wait for {detour.ref} to be placed, and the hub can't wait")
-        pending = Pending(me, deadline)
+        pending = make_pending(me, deadline)
         detour.line.append(pending)
         try:
             dispatcher.wait(pending)

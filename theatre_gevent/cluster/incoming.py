@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ..core.context import Context, Failure, RemoteRequest
+from ..core.context import OPEN, Context, Failure, RemoteRequest, make_context, make_remote_request
+from ..core.inbox import NEVER
 from ..core.remote import RemoteAsker
 from ..core.scheduled import context
 from ..errors import HostNotRunning, NoOwner, TheatreError, UnregisteredActorType
@@ -102,7 +103,7 @@ class Incoming:
         ctx: Context
         if type(message) is envelopes.Send:
             if message.headers is None:
-                ctx = Context(activation, message.body, message.sender)
+                ctx = make_context(activation, message.body, message.sender)
             else:
                 ctx = context(activation, message.body, message.sender, message.headers)
         else:
@@ -110,7 +111,9 @@ class Incoming:
             chain = _NO_CHAIN if headers is None or headers.chain is None else headers.chain
             asker = ReplyTo(inlet, message.seq, chain)
             deadline = dispatcher.monotonic() + message.timeout
-            ctx = RemoteRequest(activation, message.body, message.sender, asker, deadline)
+            ctx = make_remote_request(
+                activation, message.body, message.sender, asker, deadline, None, False, None, OPEN, NEVER
+            )
         if dispatcher.deliver(activation, ctx):
             self.arrived += 1
         else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gevent.hub import get_hub
 
 from ..clock import SystemClock
-from ..core.waits import get_ident
+from ..core.native import get_ident
 from ..errors import DatabaseUnavailable, TheatreError
 from ..logic.lease import hub_patience
 from ..logic.observation import Members

@@ -15,7 +15,7 @@ from ..errors import HostNotRunning, InboxFull, RequestTimeout, TheatreError
 from .context import Failure, Request
 from .inbox import CLOSED
 from .remote import Parked
-from .requests import Pending
+from .requests import make_pending
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .dispatcher import Dispatcher
     from .remote import Outcome
+    from .requests import Pending
 
 
 class Backpressure:
@@ -88,7 +89,7 @@ class Backpressure:
 
     def _from_actor(self) -> bool:
         me = getcurrent()
-        return type(me) is Worker and me.dispatcher is self._dispatcher
+        return type(me) is Worker and me.desk.dispatcher is self._dispatcher
 
     # -- room in the host --------------------------------------------------------------------------------------
 
@@ -149,7 +150,7 @@ class Backpressure:
         if self.room is None:
             self.room = deque()
             self._set_limit()
-        pending = Pending(me, dispatcher.monotonic() + timeout)
+        pending = make_pending(me, dispatcher.monotonic() + timeout)
         room = self.room
         room.append(pending)
         try:
@@ -211,7 +212,7 @@ class Backpressure:
             who = "an actor can't wait for itself" if activation.worker is me else "the hub can't wait"
             raise InboxFull(f"the inbox of {activation.ref} is full ({dispatcher.inbox_size} messages), and {who}")
         timeout = self._patience(ctx.deadline if isinstance(ctx, Request) else None)
-        pending = Pending(me, dispatcher.monotonic() + timeout)
+        pending = make_pending(me, dispatcher.monotonic() + timeout)
         self.lines.setdefault(activation, deque()).append((ctx, pending))
         self._in_line += 1
         self.grant()  # whoever waits here leaves the room that it was given to the next
@@ -243,7 +244,7 @@ class Backpressure:
             outcome(ctx, InboxFull(f"message to {ctx._activation.ref} refused: too many are in line at full inboxes"))
             return
         deadline = dispatcher.monotonic() + self._patience(ctx.deadline if isinstance(ctx, Request) else None)
-        pending = Pending(Parked(ctx, outcome), deadline)
+        pending = make_pending(Parked(ctx, outcome), deadline)
         self.lines.setdefault(activation, deque()).append((ctx, pending))
         self._in_line += 1
         dispatcher.watch(pending)
@@ -251,7 +252,7 @@ class Backpressure:
     def unpark(self, ctx: Context, pending: Pending, outcome: Outcome) -> None:
         """A message from another host has left its line."""
         self._in_line -= 1
-        self._dispatcher.deadlines.discard(pending)
+        self._dispatcher.deadlines.discard(pending, pending.bucket)
         if pending.result is True:
             outcome(ctx, None)
             return

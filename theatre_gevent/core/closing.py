@@ -13,7 +13,7 @@ from ..errors import HostDraining, HostFrozen, HostNotRunning, RequestTimeout, T
 from .activation import ACTIVE, LEAVING, NEW, STOPPED
 from .context import Failure, Request
 from .counters import open_requests
-from .requests import Pending
+from .requests import make_pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,8 +99,8 @@ class Closer:
 
     def finish(self) -> None:
         """Let go of the parked workers."""
-        for worker in self._dispatcher.parked[:]:
-            worker.kill(block=False)
+        for desk in self._dispatcher.parked[:]:
+            desk.worker.kill(block=False)
         self._dispatcher.inboxes.clear()
 
     def freeze(self, grace: float, refusal: HostFrozen) -> None:
@@ -120,7 +120,7 @@ class Closer:
         # After an unfreeze in the meantime there is another event, and what runs is none of our business.
         if self._wait_until(lambda: dispatcher.cancelled is not cancelled or not self._busy(), grace):
             return
-        stuck = [self._force(worker.activation, refusal) for worker in self._busy() if worker.activation is not None]
+        stuck = [self._force(held, refusal) for worker in self._busy() if (held := worker.desk.activation) is not None]
         self._kill([pair for pair in stuck if pair is not None])
 
     def unfreeze(self) -> None:
@@ -143,7 +143,7 @@ class Closer:
         worker = activation.worker
         if worker is not None:
             log.warning("actor %s did not end in time and is stopped by force", activation.ref)
-            ctx = worker.ctx
+            ctx = worker.desk.ctx
             if isinstance(ctx, Request) and not ctx.done:
                 dispatcher.complete(ctx, Failure(error.copy()))
         if activation.state != STOPPED:  # else its end has been accounted for, and only its last messages are left
@@ -168,7 +168,7 @@ class Closer:
             log.error("%d handlers swallowed their kill; their contexts are fenced", sum(not w.dead for w in workers))
 
     def _busy(self) -> list[Worker]:
-        return [worker for worker in self._dispatcher.workers if worker.activation is not None]
+        return [worker for worker in self._dispatcher.workers if worker.desk.activation is not None]
 
     def _quiet(self) -> bool:
         dispatcher = self._dispatcher
@@ -196,7 +196,7 @@ class Closer:
             now = dispatcher.monotonic()
             if now >= deadline:
                 return False
-            pending = Pending(getcurrent(), min(deadline, now + 0.05))
+            pending = make_pending(getcurrent(), min(deadline, now + 0.05))
             dispatcher.at_rest = pending
             try:
                 dispatcher.wait(pending)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from gevent.event import Event
 
+from .._accel import COMPILED
 from ..errors import ClaimLost
 from ..messages import Ref
 from .activation import STOPPED
-from .inbox import NEVER
+from .record import Record
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from ..logic.schedules import Firing
     from .activation import Activation
+    from .remote import RemoteAsker
 
 
 class Failure:
@@ -32,7 +33,7 @@ OPEN: Any = Failure(None)
 """The result of a wait that has none yet."""
 
 
-class Context(msgspec.Struct, eq=False):
+class Context(Record):
     """One message on its way to an actor, and what the actor's `receive` gets to handle it.
 
     A context may be kept and used after `receive` has returned, from other greenlets and native threads too, for as
@@ -43,8 +44,7 @@ class Context(msgspec.Struct, eq=False):
         sender: The actor that sent it with `ctx.send` or `ctx.request`, None when it came from outside.
     """
 
-    # It is the envelope in the inbox as well, so that a message costs one object. A Struct is made in 60 ns, a class
-    # with slots in 129.
+    # It is the envelope in the inbox as well, so that a message costs one object.
     _activation: Activation
     message: Any
     sender: Ref | None
@@ -182,7 +182,7 @@ class Context(msgspec.Struct, eq=False):
         return ClaimLost(f"{self._activation.ref} has stopped: a context of an ended activation can't {verb}")
 
 
-class Request(Context, eq=False):
+class Request(Context):
     """The context of a message whose sender waits for a reply.
 
     It is the wait as well, so that a request costs one object; it is never reused, so that nothing late can reach the
@@ -201,11 +201,11 @@ class Request(Context, eq=False):
 
     greenlet: Any
     deadline: float
-    parent: Context | None = None
-    in_hand: bool = False
-    below: Request | None = None
-    result: Any = OPEN
-    bucket: int = NEVER
+    parent: Context | None
+    in_hand: bool
+    below: Request | None
+    result: Any
+    bucket: int
 
     @property
     def is_request(self) -> bool:
@@ -240,5 +240,80 @@ class Request(Context, eq=False):
             activation.actor_type.dispatcher.resume(self)
 
 
-class RemoteRequest(Request, eq=False):
+class RemoteRequest(Request):
     """The context of a request from another host: `greenlet` is its `RemoteAsker`, and the reply goes there at once."""
+
+
+def make_context(activation: Activation, message: Any, sender: Ref | None) -> Context:
+    """Return a new context."""
+    ctx: Context = Context.__new__(Context)
+    ctx._activation = activation
+    ctx.message = message
+    ctx.sender = sender
+    return ctx
+
+
+def make_request(
+    activation: Any,
+    message: Any,
+    sender: Ref | None,
+    greenlet: Any,
+    deadline: float,
+    parent: Context | None,
+    in_hand: bool,
+    below: Request | None,
+    result: Any,
+    bucket: int,
+) -> Request:
+    """Return a new request. Each field is given, in their order."""
+    request: Request = Request.__new__(Request)
+    fill(request, activation, message, sender, greenlet, deadline, parent, in_hand, below, result, bucket)
+    return request
+
+
+def make_remote_request(
+    activation: Activation,
+    message: Any,
+    sender: Ref | None,
+    greenlet: RemoteAsker,
+    deadline: float,
+    parent: Context | None,
+    in_hand: bool,
+    below: Request | None,
+    result: Any,
+    bucket: int,
+) -> RemoteRequest:
+    """Return a new request from another host, likewise."""
+    request: RemoteRequest = RemoteRequest.__new__(RemoteRequest)
+    fill(request, activation, message, sender, greenlet, deadline, parent, in_hand, below, result, bucket)
+    return request
+
+
+def fill(
+    request: Request,
+    activation: Any,
+    message: Any,
+    sender: Ref | None,
+    greenlet: Any,
+    deadline: float,
+    parent: Context | None,
+    in_hand: bool,
+    below: Request | None,
+    result: Any,
+    bucket: int,
+) -> None:
+    """Set all fields of a request that has been made without them."""
+    request._activation = activation
+    request.message = message
+    request.sender = sender
+    request.greenlet = greenlet
+    request.deadline = deadline
+    request.parent = parent
+    request.in_hand = in_hand
+    request.below = below
+    request.result = result
+    request.bucket = bucket
+
+
+if not COMPILED:  # the classes take the same arguments, and as Structs are made faster than by a function
+    globals().update(make_context=Context, make_request=Request, make_remote_request=RemoteRequest)

@@ -37,7 +37,8 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, int]:
     """Return the counters that `theatre_gevent.metrics.METRICS` describes."""
     # Inboxes are counted one by one, and not as the difference of the others, so that a lost message shows.
     at_work = {id(a): a for a in dispatcher.ready}
-    at_work.update((id(w.activation), w.activation) for w in dispatcher.workers if w.activation is not None)
+    desks = [worker.desk for worker in dispatcher.workers]
+    at_work.update((id(d.activation), d.activation) for d in desks if d.activation is not None)
     # A request that is handed over is accepted and handled in one step, with no inbox between to lose it in.
     router = dispatcher.router
     lifecycle, backpressure = dispatcher.lifecycle, dispatcher.backpressure

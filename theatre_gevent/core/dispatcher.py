@@ -14,20 +14,19 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
-from greenlet import getcurrent
-from greenlet import greenlet as raw_greenlet
 
 from ..config import MAX_TIMEOUT, check_timeout
 from ..errors import CallCycle, HostDraining, RequestTimeout, TheatreError
+from . import native
 from .activation import ACTIVE, LEAVING, Activation
 from .backpressure import Backpressure
-from .context import OPEN, Context, Failure, Request
+from .context import OPEN, Context, Failure, Request, make_context, make_request
 from .inbox import CLOSED, MAX_TURNS, NEVER, TIME_BUDGET
 from .lifecycle import Lifecycle
 from .remote import UNLIMITED, Leased, Parked, Router
-from .requests import Pending, call_chain
-from .waits import Waits, get_ident
-from .worker import Worker
+from .requests import call_chain, make_pending
+from .waits import Waits
+from .worker import Desk, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +35,8 @@ if TYPE_CHECKING:
     from ..config import HostOptions
     from ..messages import Ref
     from .registry import Registry
+    from .requests import Pending
     from .scheduled import Schedules
-
-raw_switch = raw_greenlet.switch
 
 
 WORKER_DEPTH = 6
@@ -56,7 +54,7 @@ def _switch_deep(depth: int, worker: Worker) -> None:
         for _ in map(_switch_deep, (depth - 1,), (worker,)):
             pass
     else:
-        raw_switch(worker)
+        native.switch(worker)
 
 
 class Dispatcher(Waits):
@@ -120,7 +118,7 @@ class Dispatcher(Waits):
         self.cancelled = Event()
 
         self.ready: deque[Activation] = deque()
-        self.parked: list[Worker] = []
+        self.parked: list[Desk] = []
         self.workers: set[Worker] = set()
         self.inboxes: list[deque[Context]] = []
         self.now = 0.0
@@ -163,7 +161,7 @@ class Dispatcher(Waits):
 
     def send(self, ref: Ref, body: object, _sender: Ref | None = None) -> None:
         """Accept a message; waits at a full inbox. Called from any greenlet and any thread."""
-        if get_ident() != self.thread:
+        if native.get_ident() != self.thread:
             self.threads.call(self.send, (ref, body, _sender), self.request_timeout)
             return
         if self.accepted >= self.accept_limit and not self.backpressure.admit(ref, body, _sender, None):
@@ -177,7 +175,7 @@ class Dispatcher(Waits):
             activation = self.registry.activate(ref)
         inbox: Any = activation.inbox
         if inbox is None:
-            activation.inbox = Context(activation, body, _sender)
+            activation.inbox = make_context(activation, body, _sender)
             if activation.worker is None:
                 self.ready.append(activation)
                 if not self.armed:
@@ -186,9 +184,9 @@ class Dispatcher(Waits):
             if type(inbox) is not deque:
                 inbox = self.wake(activation)
             if len(inbox) >= self.inbox_size:
-                self.backpressure.stand_in_line(activation, Context(activation, body, _sender))
+                self.backpressure.stand_in_line(activation, make_context(activation, body, _sender))
                 return
-            inbox.append(Context(activation, body, _sender))
+            inbox.append(make_context(activation, body, _sender))
         self.accepted += 1
 
     def request(self, ref: Ref, body: object, timeout: float | None = None, _ctx: Context | None = None) -> Any:
@@ -197,14 +195,14 @@ class Dispatcher(Waits):
             timeout = self.request_timeout
         elif type(timeout) is not float or not 0.0 < timeout < MAX_TIMEOUT:
             timeout = check_timeout(timeout)
-        if get_ident() != self.thread:
+        if native.get_ident() != self.thread:
             return self.threads.call(self.request, (ref, body, timeout, _ctx), timeout + 1.0)
-        me = getcurrent()
+        me = native.getcurrent()
         now = self.monotonic()
         deadline = now + timeout
         parent = sender = None
-        if type(me) is Worker and me.dispatcher is self:
-            parent = me.ctx
+        if type(me) is Worker and me.desk.dispatcher is self:
+            parent = me.desk.ctx
             if _ctx is None:
                 _ctx = parent
             elif _ctx is not parent:
@@ -225,7 +223,7 @@ class Dispatcher(Waits):
             if self.accept_limit < 0 and not self.backpressure.is_open():
                 self._admit(ref, body, sender, deadline)
             if self.router is not None and (way := self.router.way(ref)) is not None:
-                elsewhere = Request(None, body, sender, me, deadline, parent)  # type: ignore[arg-type]
+                elsewhere = make_request(None, body, sender, me, deadline, parent, False, None, OPEN, NEVER)
                 self.router.ask(way, ref, elsewhere)
                 return self._await(elsewhere, timeout)
             activation = self.registry.activate(ref)
@@ -235,14 +233,15 @@ class Dispatcher(Waits):
             or not self.parked
             or self.handed_over >= self.hand_limit
         ):
-            return self._queue(Request(activation, body, sender, me, deadline, parent), timeout)
+            request = make_request(activation, body, sender, me, deadline, parent, False, None, OPEN, NEVER)
+            return self._queue(request, timeout)
         # Handed over: the worker runs here and now, and switches straight back with the reply. The queue of the host
         # gets no longer by it, so its bound does not matter here.
-        request = Request(activation, body, sender, me, deadline, parent, True, self.in_hand)
+        request = make_request(activation, body, sender, me, deadline, parent, True, self.in_hand, OPEN, NEVER)
         activation.last_active = self.now
         if activation.inbox is None and activation.state == ACTIVE:
-            work: Any = request
-            worker = self.parked.pop()
+            desk = self.parked.pop()
+            desk.work = request
         else:
             inbox: Any = activation.inbox
             if type(inbox) is not deque:
@@ -254,14 +253,14 @@ class Dispatcher(Waits):
             inbox.append(request)
             self.accepted += 1
             self.requests_queued += 1
-            work = activation
-            worker = self.parked.pop()
-            worker.back = request
+            desk = self.parked.pop()
+            desk.work = activation
+            desk.back = request
         self.in_hand = request
         if not self.armed:
             self.arm()
         try:
-            raw_switch(worker, work)
+            native.switch(desk.worker)
             while request.result is OPEN:
                 self.hub.switch()
         except BaseException:
@@ -273,7 +272,7 @@ class Dispatcher(Waits):
         elif request.in_hand:
             self.unlink(request)
         elif request.bucket != NEVER:
-            self.deadlines.discard(request)
+            self.deadlines.discard(request, request.bucket)
         result = request.result
         if type(result) is Failure:
             raise self.failure(request, timeout)
@@ -316,7 +315,7 @@ class Dispatcher(Waits):
                 self.router.forget(request)
             raise
         request.greenlet = None
-        self.deadlines.discard(request)
+        self.deadlines.discard(request, request.bucket)
         if type(request.result) is Failure:
             if self.router is not None:
                 self.router.forget(request)
@@ -358,7 +357,7 @@ class Dispatcher(Waits):
 
     def spawn(self, ref: Ref) -> None:
         """Activate `ref` if it is not active, and wait until its Initialize handler has returned."""
-        if get_ident() != self.thread:
+        if native.get_ident() != self.thread:
             self.threads.call(self.spawn, (ref,), self.request_timeout + 1.0)
             return
         self.backpressure.check_running()
@@ -369,11 +368,11 @@ class Dispatcher(Waits):
             activation.state = ACTIVE
         if activation.state == ACTIVE:
             return
-        me = getcurrent()
-        parent = me.ctx if type(me) is Worker and me.dispatcher is self else None
+        me = native.getcurrent()
+        parent = me.desk.ctx if type(me) is Worker and me.desk.dispatcher is self else None
         if parent is not None and (cycle := call_chain(parent, ref)) is not None:
             raise CallCycle(cycle)
-        pending = Pending(me, self.monotonic() + self.request_timeout, parent)
+        pending = make_pending(me, self.monotonic() + self.request_timeout, parent)
         self.lifecycle.spawning.setdefault(ref, []).append(pending)
         self.wake(activation)
         try:
@@ -431,14 +430,16 @@ class Dispatcher(Waits):
                         pending.greenlet = None
                         waiting.deliver(pending)  # type: ignore[arg-type]
                     elif waiting is not None:
-                        raw_switch(waiting)
+                        native.switch(waiting)
                 elif ready:
                     owed = self.owed = False
                     activation = ready.popleft()
                     if activation.inbox is None or activation.worker is not None:
                         continue  # left over: it was handed over to a requester meanwhile
                     if self.parked:
-                        raw_switch(self.parked.pop(), activation)
+                        desk = self.parked.pop()
+                        desk.work = activation
+                        native.switch(desk.worker)
                     else:
                         _switch_deep(WORKER_DEPTH, Worker(self, activation))
                 now = monotonic()

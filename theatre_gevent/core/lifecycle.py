@@ -10,7 +10,7 @@ from gevent import Timeout
 from ..errors import HostDraining, RemoteActorError, StopActor, TheatreError
 from ..messages import DeadLetter, Initialize, InitReason, Shutdown
 from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
-from .context import Context, Failure, Request
+from .context import Context, Failure, Request, make_context
 from .deferred import DeferredReplies
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..messages import Ref
     from .dispatcher import Dispatcher
     from .requests import Pending
-    from .worker import Worker
+    from .worker import Desk
 
 log = logging.getLogger("theatre_gevent.actor")
 
@@ -67,7 +67,7 @@ class Lifecycle:
 
     # -- begin -------------------------------------------------------------------------------------------------
 
-    def enter(self, worker: Worker, activation: Activation) -> bool:
+    def enter(self, worker: Desk, activation: Activation) -> bool:
         """Start the turn of an activation that is not ACTIVE; tells whether it goes on to handle messages."""
         queue = activation.queue()
         if activation.state == LEAVING:
@@ -84,7 +84,7 @@ class Lifecycle:
             return False
         return self._begin(worker, activation)
 
-    def _begin(self, worker: Worker, activation: Activation) -> bool:
+    def _begin(self, worker: Desk, activation: Activation) -> bool:
         try:
             receiver = activation.actor_type.create()
             if not callable(getattr(receiver, "receive", None)):
@@ -93,7 +93,7 @@ class Lifecycle:
                     "which has no receive(ctx) method"
                 )
             activation.receiver = receiver
-            worker.ctx = ctx = Context(activation, _INITIALIZE[self.reasons.get(activation, InitReason.NEW)], None)
+            worker.ctx = ctx = make_context(activation, _INITIALIZE[self.reasons.get(activation, InitReason.NEW)], None)
             receiver.receive(ctx)
         except BaseException as error:
             worker.ctx = None
@@ -140,7 +140,7 @@ class Lifecycle:
 
     # -- messages that fail ------------------------------------------------------------------------------------
 
-    def failed(self, worker: Worker, activation: Activation, ctx: Context, error: BaseException) -> bool:
+    def failed(self, worker: Desk, activation: Activation, ctx: Context, error: BaseException) -> bool:
         """Deal with what a receiver raised; tells whether the turn goes on."""
         if activation.state == STOPPED:  # fenced: the host stopped hard, nobody waits for this any more
             if not isinstance(error, (Exception, Timeout)):
@@ -213,13 +213,13 @@ class Lifecycle:
 
     # -- end ---------------------------------------------------------------------------------------------------
 
-    def end(self, worker: Worker, activation: Activation) -> None:
+    def end(self, worker: Desk, activation: Activation) -> None:
         """Let an activation leave: Shutdown, then the fence, then its successor if messages came meanwhile."""
         activation.state = STOPPING
         ref = activation.ref
         fatal: BaseException | None = None
         failure: BaseException | None = None
-        worker.ctx = ctx = Context(activation, _SHUTDOWN, None)
+        worker.ctx = ctx = make_context(activation, _SHUTDOWN, None)
         try:
             activation.receiver.receive(ctx)  # type: ignore[union-attr]
         except StopActor:

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from .._accel import COMPILED
 from ..messages import Initialize, Ref, Shutdown
-from .context import OPEN, Context, Request
+from .context import OPEN, Context, Request, fill
 from .inbox import NEVER
 from .remote import RemoteAsker
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from .activation import Activation
 
 
-class Pending(msgspec.Struct, eq=False):
+class Pending(Request):
     """One greenlet's wait for something that is no reply. Never reused, so that nothing late reaches the wrong waiter.
 
-    The fields are those of `Request`, which see.
+    It is a request without a message, so that all waits are of one kind.
     """
 
-    greenlet: Any
-    deadline: float
-    parent: Context | None = None
-    result: Any = OPEN
-    bucket: int = NEVER
-    in_hand: bool = False
 
-    @property
-    def done(self) -> bool:
-        """True once there is a result."""
-        return self.result is not OPEN
+def make_pending(greenlet: Any, deadline: float, parent: Context | None = None) -> Pending:
+    """Return a new wait of `greenlet` until `deadline`; `parent` is the context whose handler waits, if one does."""
+    pending: Pending = Pending.__new__(Pending)
+    fill(pending, None, None, None, greenlet, deadline, parent, False, None, OPEN, NEVER)
+    return pending
 
 
-if TYPE_CHECKING:
-    Waiter: TypeAlias = Pending | Request
+def _make_plain(greenlet: Any, deadline: float, parent: Context | None = None) -> Pending:
+    make: Any = Pending
+    return make(None, None, None, greenlet, deadline, parent, False, None, OPEN, NEVER)  # type: ignore[no-any-return]
+
+
+if not COMPILED:
+    globals()["make_pending"] = _make_plain
 
 
 def call_chain(ctx: Context | None, target: Ref) -> list[Ref] | None:
@@ -86,7 +83,7 @@ def _refs(ctx: Context | None, last: Context) -> list[Ref]:
     return refs[::-1]
 
 
-def asked_by(ctx: Context, activation: Activation) -> Waiter | None:
+def asked_by(ctx: Context, activation: Activation) -> Request | None:
     """Return the wait on whose behalf the handler of `ctx` runs: that of a request, or of `spawn_local`."""
     if isinstance(ctx, Request):
         return ctx

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from .._accel import COMPILED
 from ..logic.schedules import Firing
-from .context import Context
+from .context import Context, make_context
 
 if TYPE_CHECKING:
     from ..logic.schedules import Schedule
     from ..messages import Ref
 
 
-class Scheduled(Context, eq=False):
+class Scheduled(Context):
     """The context of a message from a schedule: an ordinary one that knows its due time."""
 
     _firing: Firing
@@ -54,5 +55,19 @@ def context(activation: Any, body: Any, sender: Ref | None, headers: Any) -> Con
     """Return the context of a plain message from another host, whose envelope had these headers."""
     firing = None if headers is None else headers.schedule
     if firing is None:
-        return Context(activation, body, sender)
-    return Scheduled(activation, body, sender, firing)
+        return make_context(activation, body, sender)
+    return make_scheduled(activation, body, sender, firing)
+
+
+def make_scheduled(activation: Any, message: Any, sender: Ref | None, firing: Firing) -> Scheduled:
+    """Return the context of a message from a schedule."""
+    ctx: Scheduled = Scheduled.__new__(Scheduled)
+    ctx._activation = activation
+    ctx.message = message
+    ctx.sender = sender
+    ctx._firing = firing
+    return ctx
+
+
+if not COMPILED:
+    globals()["make_scheduled"] = Scheduled

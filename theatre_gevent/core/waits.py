@@ -7,22 +7,17 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gevent.hub import get_hub
-from gevent.monkey import get_original
-from greenlet import getcurrent
 
 from ..errors import RequestTimeout, TheatreError
 from ..logic.deadlines import Deadlines
+from . import native
 from .context import OPEN, Failure, RemoteRequest, Request
 from .inbox import NEVER
 from .threads import ThreadBridge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..clock import Clock, Timer
-    from .requests import Pending, Waiter
-
-get_ident: Callable[[], int] = get_original("_thread", "get_ident")
+    from .requests import Pending
 
 
 class Waits:
@@ -55,13 +50,13 @@ class Waits:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.monotonic = clock.monotonic
-        self.resumes: deque[Waiter] = deque()
+        self.resumes: deque[Request] = deque()
         self.in_hand: Request | None = None
         self.armed = False
         self.requests_timed_out = 0
         self.requests_abandoned = 0
         self.replies_late = 0
-        self.deadlines: Deadlines[Waiter] = Deadlines()
+        self.deadlines: Deadlines = Deadlines()
         self._timer: Timer | None = None
         self._timer_due = 0.0
         self.threads = ThreadBridge()
@@ -72,7 +67,7 @@ class Waits:
         """Take the calling thread's hub as the one that everything runs on."""
         self.monotonic = self.clock.monotonic
         self.hub = get_hub()
-        self.thread = get_ident()
+        self.thread = native.get_ident()
         self._loop = self.hub.loop
         self.threads.attach(self.hub)
 
@@ -87,9 +82,9 @@ class Waits:
 
     # -- results -----------------------------------------------------------------------------------------------
 
-    def complete(self, waiter: Waiter, result: Any) -> bool:
+    def complete(self, waiter: Request, result: Any) -> bool:
         """Decide a wait, with a value or a `Failure`. Only the first decision counts; tells whether this was it."""
-        if get_ident() != self.thread:
+        if native.get_ident() != self.thread:
             return bool(self.threads.call(self.complete, (waiter, result), 1.0))
         if waiter.result is not OPEN:
             self.replies_late += 1
@@ -99,7 +94,7 @@ class Waits:
             waiter.result = result if type(result) is Failure else asker.pack(result)
             waiter.greenlet = None
             if waiter.bucket != NEVER:
-                self.deadlines.discard(waiter)
+                self.deadlines.discard(waiter, waiter.bucket)
             asker.deliver(waiter)
             return True
         waiter.result = result
@@ -107,9 +102,9 @@ class Waits:
             self.resume(waiter)
         return True
 
-    def resume(self, waiter: Waiter) -> None:
+    def resume(self, waiter: Request) -> None:
         """Have the waiting greenlet go on; harmless when it has gone on already."""
-        if get_ident() != self.thread:
+        if native.get_ident() != self.thread:
             self.threads.call(self.resume, (waiter,), 1.0)
             return
         self.resumes.append(waiter)
@@ -135,7 +130,7 @@ class Waits:
         Raises:
             RequestTimeout: The deadline has passed.
         """
-        if getcurrent() is self.hub:
+        if native.getcurrent() is self.hub:
             raise TheatreError("this would block the hub: call it from a greenlet, not from a loop callback")
         self.watch(pending)
         try:
@@ -145,14 +140,14 @@ class Waits:
             if pending.result is OPEN:
                 pending.result = Failure(None)
             pending.greenlet = None
-            self.deadlines.discard(pending)
+            self.deadlines.discard(pending, pending.bucket)
         if type(pending.result) is Failure:
             raise pending.result.error  # type: ignore[misc]
         return pending.result
 
-    def watch(self, waiter: Waiter) -> None:
+    def watch(self, waiter: Request) -> None:
         """See to it that a wait ends at its deadline."""
-        self.deadlines.add(waiter)
+        waiter.bucket = self.deadlines.add(waiter, waiter.deadline)
         if self._timer is None or waiter.deadline < self._timer_due - 0.01:
             self._set_timer()
 
@@ -188,7 +183,7 @@ class Waits:
         if request.in_hand:
             self.unlink(request)
         else:
-            self.deadlines.discard(request)
+            self.deadlines.discard(request, request.bucket)
 
     # -- in hand -----------------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet
-from greenlet import greenlet as raw_greenlet
 
+from . import native
 from .activation import ACTIVE
 from .context import OPEN, Context, Request
 from .inbox import MAX_PARKED, MAX_POOLED, TURN_BUDGET
@@ -15,65 +15,83 @@ from .remote import UNLIMITED
 
 if TYPE_CHECKING:
     from .activation import Activation
-    from .context import Context
     from .dispatcher import Dispatcher
-
-raw_switch = raw_greenlet.switch
 
 
 class Worker(Greenlet):  # type: ignore[type-arg]
     """Runs turns of one activation after the other; parked in between.
 
-    Whoever switches to a parked worker brings its work: an `Activation` that is to have a turn, or a `Request` for an
-    idle one, which is handed over without an inbox.
-
     Only the dispatcher's callback makes one, in the hub, where the stack is shallow: a greenlet that starts deep
     inside others copies more of the stack at every switch.
 
     Attributes:
-        activation: Whose turn it is; None while parked.
-        ctx: The message that is being handled.
-        back: The request in the inbox on whose behalf this worker was switched to directly.
+        desk: What it has in hand.
     """
 
     # Slots, since attributes in the instance dict of a C type's subclass are not cached by the interpreter (70 ns).
-    __slots__ = ("_first", "activation", "back", "ctx", "dispatcher")
+    __slots__ = ("desk",)
 
     def __init__(self, dispatcher: Dispatcher, first: Activation) -> None:
         super().__init__()
-        self._first: Activation | None = first
-        self.dispatcher = dispatcher
-        self.activation: Activation | None = None
-        self.ctx: Context | None = None
-        self.back: Request | None = None
+        self.desk = Desk(self, dispatcher)
+        self.desk.work = first
         dispatcher.workers.add(self)
 
     def _run(self) -> None:  # gevent's name for what a Greenlet subclass does
-        dispatcher = self.dispatcher
+        desk = self.desk
+        dispatcher = desk.dispatcher
         try:
-            first, self._first = self._first, None
-            self._work(first)
+            desk.run()
         finally:
             dispatcher.workers.discard(self)
-            if self in dispatcher.parked:
-                dispatcher.parked.remove(self)
-            if self.activation is not None:
-                self.release(self.activation)
+            if desk in dispatcher.parked:
+                dispatcher.parked.remove(desk)
+            if desk.activation is not None:
+                desk.release(desk.activation)
             dispatcher.backpressure.grant()
             dispatcher.rested()
 
-    def _work(self, work: Any) -> None:
-        dispatcher = self.dispatcher
+
+class Desk:
+    """What a worker has in hand, and its work. Apart from the greenlet, so that compiled it is a C struct.
+
+    Whoever switches to a parked worker puts its work here before: an `Activation` that is to have a turn, or a
+    `Request` for an idle one, which is handed over without an inbox.
+
+    Attributes:
+        worker: Whose desk it is.
+        dispatcher: The worker's.
+        work: What comes next.
+        activation: Whose turn it is; None while parked.
+        ctx: The message that is being handled.
+        back: The request in the inbox on whose behalf the worker was switched to directly.
+    """
+
+    __slots__ = ("activation", "back", "ctx", "dispatcher", "work", "worker")
+
+    def __init__(self, worker: Worker, dispatcher: Dispatcher) -> None:
+        self.worker = worker
+        self.dispatcher = dispatcher
+        self.work: Any = None
+        self.activation: Activation | None = None
+        self.ctx: Context | None = None
+        self.back: Request | None = None
+
+    def run(self) -> None:
+        """Work for as long as there is something to do from time to time."""
+        dispatcher, worker = self.dispatcher, self.worker
         ready, parked, hub = dispatcher.ready, dispatcher.parked, dispatcher.hub
         monotonic, backpressure, deferred = dispatcher.monotonic, dispatcher.backpressure, dispatcher.lifecycle.deferred
         lines = backpressure.lines
         activation: Activation
         while True:
-            if self.gr_context is not None:
-                self.gr_context = None  # what the last actor put into contextvars is not for this one
-            if not work:
-                work = hub.switch()  # a stray switch brought None or ()
+            if worker.gr_context is not None:
+                worker.gr_context = None  # what the last actor put into contextvars is not for this one
+            work = self.work
+            if work is None:
+                native.switch(hub)  # a stray switch comes back here with nothing to do
                 continue
+            self.work = None
             # One message alone, from the inbox or handed over without it, takes the shortest way there is.
             ctx: Any
             if type(work) is Request:
@@ -92,7 +110,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
             if ctx is not None:
                 self.ctx = ctx
                 self.activation = activation
-                activation.worker = self
+                activation.worker = worker
                 activation.messages_total += 1
                 actor_type = activation.actor_type
                 actor_type.left = left = actor_type.left - 1
@@ -104,16 +122,16 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                 except BaseException as error:  # noqa: BLE001 - answered, logged and counted there
                     dispatcher.lifecycle.failed(self, activation, ctx, error)
                 self.ctx = self.activation = None
-                if type(ctx) is not Context and ctx.result is OPEN and activation.worker is self:
+                if type(ctx) is not Context and ctx.result is OPEN and activation.worker is worker:
                     deferred.add(activation, ctx)
                 if activation.inbox is None:
-                    if activation.worker is self:  # else it has ended
+                    if activation.worker is worker:  # else it has ended
                         activation.worker = None
                 else:
                     self.release(activation)
                 if ctx is work and ctx.in_hand and ctx.result is not OPEN:
                     parked.append(self)
-                    work = raw_switch(ctx.greenlet)
+                    native.switch(ctx.greenlet)
                     continue
                 dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
                 if backpressure.room is not None:
@@ -122,19 +140,18 @@ class Worker(Greenlet):  # type: ignore[type-arg]
                 back, self.back = self.back, None
                 if back.in_hand and back.result is not OPEN:
                     parked.append(self)
-                    work = raw_switch(back.greenlet)
+                    native.switch(back.greenlet)
                     continue
             now = monotonic()
             dispatcher.turns_left -= 1
             if now < dispatcher.yield_at and dispatcher.turns_left > 0:
                 activation.last_active = dispatcher.now
-                work = None
                 while ready:
                     activation = ready.popleft()
                     if activation.inbox is not None and activation.worker is None:
-                        work = activation
+                        self.work = activation
                         break
-                if work is not None:
+                if self.work is not None:
                     continue
             else:
                 dispatcher.now = activation.last_active = now
@@ -143,13 +160,13 @@ class Worker(Greenlet):  # type: ignore[type-arg]
             if len(parked) >= MAX_PARKED:
                 return
             parked.append(self)
-            work = hub.switch()
+            native.switch(hub)
 
     def _turn(self, activation: Activation) -> None:
         """Handle what is in the inbox now, at most a budget of it."""
         dispatcher = self.dispatcher
         self.activation = activation
-        activation.worker = self
+        activation.worker = self.worker
         if activation.state != ACTIVE:
             goes_on = False
             try:
@@ -209,7 +226,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
         dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
         if dispatcher.backpressure.room is not None:
             dispatcher.backpressure.grant(1)
-        if inbox or activation.worker is not self or activation.inbox is not inbox:
+        if inbox or activation.worker is not self.worker or activation.inbox is not inbox:
             self.release(activation)
         else:  # the common case of `release`, without the call
             activation.worker = activation.inbox = None
@@ -229,7 +246,7 @@ class Worker(Greenlet):  # type: ignore[type-arg]
     def release(self, activation: Activation) -> None:
         """End of the turn: the activation goes idle, or to the back of the ready queue if it has more to do."""
         dispatcher = self.dispatcher
-        if activation.worker is not self:
+        if activation.worker is not self.worker:
             return  # the host stopped hard and took the activation away
         activation.worker = None
         inbox: Any = activation.inbox

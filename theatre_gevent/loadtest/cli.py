@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import gevent
 
+from theatre_gevent import build
 from theatre_gevent.errors import TheatreError
 
 from .database import Database, require_programs
@@ -50,17 +51,16 @@ def _run(options: LoadOptions) -> int:
 
 def _measure(options: LoadOptions, database: Database, stop: Stop) -> int:
     from . import report  # these need the optional packages that were just looked for
-    from .process import build
     from .run import Watcher, run
 
-    _say(report.banner(options, build(), database.name) + "\n")
+    _say(report.banner(options, build, database.name) + "\n")
     watcher = Watcher(
         progress=lambda samples, rss: _say(report.progress_line(samples, rss)),
         warmed=lambda warmth: _say(report.warm_line(warmth)),
         stopping=lambda: _say("stopping"),
     )
     outcome = run(options, stop, watcher)
-    result = report.result(options, build(), outcome.parts, outcome.peak_rss, stop)
+    result = report.result(options, build, outcome.parts, outcome.peak_rss, stop)
     if database.name is not None:
         result["database"] = {"server": database.name, "transactions": database.transactions()}
     if outcome.parts:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import gevent
-
-from theatre_gevent.host import Host
 
 from .monitor import Monitor, RareGc
 from .part import Part
@@ -40,12 +37,6 @@ def _without_news_of_peers() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-def build() -> str:
-    """Return `compiled` if the hot path is, else `pure`."""
-    file = sys.modules[Host.__module__.rpartition(".")[0] + ".core.dispatcher"].__file__ or ""
-    return "pure" if file.endswith(".py") else "compiled"
 
 
 class LocalProcess:

@@ -95,7 +95,7 @@ def result(options: LoadOptions, build: str, parts: list[HostResult], peak_rss: 
 
     Args:
         options: What was asked for.
-        build: What `process.build` says.
+        build: `compiled` or `pure`.
         parts: What each host counted; none if one of them crashed.
         peak_rss: Resident bytes of all processes together, the most at one time.
         stop: Why the run ended, if before its time.

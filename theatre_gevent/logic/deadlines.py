@@ -10,24 +10,14 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 from itertools import chain
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Expiring(Protocol):
-    """What a `Deadlines` holds: an identity-hashed thing that remembers its bucket."""
-
-    deadline: float
-    bucket: int
-
-
-T = TypeVar("T", bound=Expiring)
-
-
-class Deadlines(Generic[T]):
-    """A set of things with deadlines.
+class Deadlines:
+    """A set of things with deadlines; whoever adds one remembers the number of its bucket.
 
     Args:
         resolution: Width of a bucket in seconds. A thing expires at its deadline or up to `resolution` later, never
@@ -38,28 +28,29 @@ class Deadlines(Generic[T]):
 
     def __init__(self, resolution: float = 0.01) -> None:
         self._resolution = resolution
-        self._buckets: dict[int, set[T]] = {}
+        self._buckets: dict[int, set[Any]] = {}
         self._order: list[int] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[Any]:
         """Go through all of them, in no order."""
         return chain.from_iterable(self._buckets.values())
 
-    def add(self, item: T) -> None:
-        """Watch over `item.deadline`; sets `item.bucket`."""
-        item.bucket = number = int(item.deadline / self._resolution) + 1
+    def add(self, item: Any, deadline: float) -> int:
+        """Watch over the deadline of `item`; return the number of its bucket."""
+        number = int(deadline / self._resolution) + 1
         bucket = self._buckets.get(number)
         if bucket is None:
             bucket = self._buckets[number] = set()
             heappush(self._order, number)
         bucket.add(item)
+        return number
 
-    def discard(self, item: T) -> None:
-        """Forget `item`. Harmless when it has expired or was never added."""
-        bucket = self._buckets.get(item.bucket)
+    def discard(self, item: Any, number: int) -> None:
+        """Forget `item`, which was put into the bucket of that number. Harmless when it has expired."""
+        bucket = self._buckets.get(number)
         if bucket is not None:
             bucket.discard(item)
 
@@ -72,14 +63,14 @@ class Deadlines(Generic[T]):
             del buckets[heappop(order)]
         return None
 
-    def expire(self, now: float) -> list[T]:
+    def expire(self, now: float) -> list[Any]:
         """Remove and return what has expired at `now`, earlier buckets first."""
-        expired: list[T] = []
+        expired: list[Any] = []
         while (due := self.next_due()) is not None and due <= now:
             expired.extend(self._buckets.pop(heappop(self._order)))
         return expired
 
-    def clear(self) -> list[T]:
+    def clear(self) -> list[Any]:
         """Remove and return everything."""
         items = [item for bucket in self._buckets.values() for item in bucket]
         self._buckets.clear()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet
 
-from ..core.scheduled import Scheduled
+from ..core.scheduled import make_scheduled
 from ..errors import HostNotRunning, InboxFull, TheatreError
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Delivery:
         except TheatreError as error:
             self._bury(due, error)
             return True
-        ctx = Scheduled(activation, entry.body, entry.sender, due.firing)
+        ctx = make_scheduled(activation, entry.body, entry.sender, due.firing)
         if dispatcher.deliver(activation, ctx):
             self._delivered(due)
             return True

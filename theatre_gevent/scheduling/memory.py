@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet
 
-from ..core.waits import get_ident
+from ..core.native import get_ident
 from ..errors import HostDraining
 from ..logic.bodies import copy_body, pack_body
 from ..logic.schedules import (

@@ -1,0 +1,93 @@
+"""Compiled or plain: all of the hot modules or none, and only when they were built from the sources that are there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import theatre_gevent
+from theatre_gevent import _accel
+
+PACKAGE = Path(theatre_gevent.__file__).parent
+compiled = pytest.mark.skipif(_accel.build != "compiled", reason="there are no extension modules of these sources here")
+
+ASK = """
+import sys, theatre_gevent
+from theatre_gevent import _accel
+import theatre_gevent.cluster.router
+files = {sys.modules[f"theatre_gevent.{name}"].__file__.endswith(".py") for name in _accel.MODULES}
+print(theatre_gevent.build, files, _accel.reason, sep="|")
+"""
+
+
+def ask(root: Path, **environment: str) -> tuple[str, str, str]:
+    """Return what runs in a new process, whether its hot modules are plain, and why."""
+    result = subprocess.run(
+        [sys.executable, "-c", ASK],
+        cwd=root,
+        env={**{k: v for k, v in os.environ.items() if k != "THEATRE_PURE"}, "PYTHONPATH": str(root), **environment},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    build, files, reason = result.stdout.strip().split("|")
+    return build, files, reason
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_what_runs_is_what_is_said() -> None:
+    plain = {(sys.modules[f"theatre_gevent.{name}"].__file__ or "").endswith(".py") for name in _accel.MODULES}
+    assert plain == {theatre_gevent.build == "pure"}
+    assert (_accel.reason is None) == (theatre_gevent.build == "compiled")
+
+
+def test_plain_python_can_be_forced() -> None:
+    assert ask(PACKAGE.parent, THEATRE_PURE="1") == ("pure", "{True}", "THEATRE_PURE is set")
+
+
+@compiled
+@pytest.mark.parametrize("value", ["", "0"])
+def test_it_is_not_forced_by_nothing(value: str) -> None:
+    assert ask(PACKAGE.parent, THEATRE_PURE=value) == ("compiled", "{False}", "None")
+
+
+@compiled
+@pytest.mark.parametrize("suffix", [".py", ".pxd"])
+def test_an_edited_source_is_never_hidden_by_what_was_built_before(copy: Path, suffix: str) -> None:
+    with (copy / PACKAGE.name / "core" / f"worker{suffix}").open("a") as source:
+        source.write("\n# edited\n")
+    build, files, reason = ask(copy)
+    assert (build, files) == ("pure", "{True}")
+    assert "changed" in reason
+
+
+@compiled
+def test_one_extension_module_missing_turns_the_others_off(copy: Path) -> None:
+    for extension in (copy / PACKAGE.name / "core").glob("waits.*.*"):
+        extension.unlink()
+    build, files, reason = ask(copy)
+    assert (build, files) == ("pure", "{True}")
+    assert "core.waits" in reason
+
+
+def test_sources_alone_run(copy: Path) -> None:
+    for pattern in ("*.so", "*.pyd", "_compiled.py"):
+        for built in copy.rglob(pattern):
+            built.unlink()
+    assert ask(copy) == ("pure", "{True}", "the extension modules were not built")
+
+
+def test_every_compiled_module_has_types_and_every_types_file_a_module() -> None:
+    beside = {path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.pxd")}
+    assert beside - {"core.native"} <= set(_accel.MODULES), "native.pxd is for others to compile with"

@@ -1,0 +1,102 @@
+"""Decides whether the compiled twins of the hot modules are used: all of them or none.
+
+The extension modules stand beside their sources and go by the same names, so that the import system prefers them.
+They are used if each of them was built from just the sources that are there now, which the digest in `_compiled.py`
+tells; a source that has been edited since turns them all off, as does `THEATRE_PURE=1`.
+
+Imported before everything else of the package, and by `setup.py` without the package: nothing is imported from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+MODULES = (
+    "core.record",
+    "core.statistics",
+    "core.activation",
+    "core.context",
+    "core.requests",
+    "logic.deadlines",
+    "core.scheduled",
+    "core.waits",
+    "core.worker",
+    "core.dispatcher",
+)
+"""The modules with a compiled twin, relative to the package."""
+
+HERE = Path(__file__).parent
+SETTING = "THEATRE_PURE"
+
+
+def source(module: str, suffix: str = ".py") -> Path:
+    """Return the file of one of `MODULES`."""
+    return HERE.joinpath(*module.split(".")).with_suffix(suffix)
+
+
+def digest() -> str:
+    """Return what tells apart all that the extension modules are made of.
+
+    Raises:
+        OSError: A source is not there.
+    """
+    made_of = hashlib.blake2b(digest_size=16)
+    for path in sorted([*map(source, MODULES), *HERE.rglob("*.pxd")]):
+        content = path.read_bytes()
+        made_of.update(b"%d %s\n" % (len(content), path.relative_to(HERE).as_posix().encode()))
+        made_of.update(content)
+    return made_of.hexdigest()
+
+
+def _why_not() -> str | None:
+    """Return why plain Python is used, None if it is not."""
+    if os.environ.get(SETTING, "0") not in ("", "0"):
+        return f"{SETTING} is set"
+    try:
+        from ._compiled import DIGEST  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return "the extension modules were not built"
+    for module in MODULES:
+        if not any(source(module, suffix).is_file() for suffix in EXTENSION_SUFFIXES):
+            return f"the extension module {module} is not there for this Python"
+    try:
+        if digest() != DIGEST:
+            return "the sources have changed since the extension modules were built"
+    except OSError:
+        pass  # an installation without sources: nothing else can be meant
+    return None
+
+
+class _PlainOnly:
+    """Finds the sources of `MODULES`, whatever extension modules stand beside them."""
+
+    def __init__(self, package: str) -> None:
+        self._files = {f"{package}.{module}": source(module) for module in MODULES}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        file = self._files.get(name)
+        return None if file is None else importlib.util.spec_from_file_location(name, file)
+
+
+reason = _why_not() if __package__ else "this is not the package"
+"""Why plain Python runs, None if it does not."""
+
+COMPILED = reason is None
+build = "compiled" if COMPILED else "pure"
+"""What runs: `compiled` or `pure`."""
+
+if __package__ and not COMPILED:
+    sys.meta_path.insert(0, _PlainOnly(__package__))

@@ -1,0 +1,10 @@
+cimport cython
+
+from .activation cimport Activation
+
+
+@cython.freelist(512)
+cdef class Record:
+    cdef public object _activation  # an Activation, or the Asked in its place
+    cdef public object message
+    cdef public object sender

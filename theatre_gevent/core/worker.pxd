@@ -1,0 +1,35 @@
+cimport cython
+
+from . cimport native
+from .activation cimport Activation, ActorType
+from .context cimport Context, Request
+
+cdef object OPEN, UNLIMITED, deque
+cdef int ACTIVE
+cdef Py_ssize_t MAX_PARKED, MAX_POOLED, TURN_BUDGET
+
+cdef class Desk
+
+from .dispatcher cimport Dispatcher
+
+
+@cython.final
+cdef class Desk:
+    cdef public object worker
+    cdef public Dispatcher dispatcher
+    cdef public object work
+    cdef public Activation activation
+    cdef public Context ctx
+    cdef public Request back
+
+    @cython.locals(dispatcher=Dispatcher, activation=Activation, request=Request, back=Request, now=double, actor_type=ActorType, left=Py_ssize_t)
+    cpdef run(self)
+
+    @cython.locals(dispatcher=Dispatcher, handled=Py_ssize_t, budget=Py_ssize_t, ctx=Context, actor_type=ActorType, timed=Py_ssize_t, leased=bint)
+    cpdef _turn(self, Activation activation)
+
+    @cython.locals(dispatcher=Dispatcher)
+    cpdef _over(self, Activation activation, long long handled)
+
+    @cython.locals(dispatcher=Dispatcher)
+    cpdef release(self, Activation activation)
