@@ -34,6 +34,10 @@ MIN_LEASE = 0.5
 """Seconds that a lease lasts at least: below, ordinary delays end it."""
 _MAX_NAME = 255
 
+_STRANGER_PATIENCE = 1.0
+"""Seconds that a host is given to become known which connects; less than a handshake may take."""
+_STRANGER_STEP = 0.01
+
 
 @dataclass(frozen=True)
 class ClusterConfig:
@@ -264,11 +268,20 @@ class Cluster:
         return Health(keeper.remaining(), keeper.failures, keeper.fenced, keeper.conflict, keeper.reachable)
 
     def refusal(self, host_id: str) -> str | None:
-        """Return why a host may not connect, None if it lives. One that isn't known makes the database be asked."""
+        """Return why a host may not connect, None if it lives; in a greenlet.
+
+        One that isn't known may have registered just now: the database is asked, and the answer waited for a moment. To
+        refuse it would cost an alarming line in the logs of both, and the time until it tries again.
+        """
         if host_id in self._hosts:
             return None
         self.keeper.look()
-        return f"host {host_id!r} is not among the live hosts of this cluster that {self.host_id!r} knows yet"
+        end = self._clock.monotonic() + _STRANGER_PATIENCE
+        while host_id not in self._hosts:
+            if self._clock.monotonic() >= end:
+                return f"host {host_id!r} is not among the live hosts of this cluster that {self.host_id!r} knows yet"
+            self._clock.sleep(_STRANGER_STEP)
+        return None
 
     def store(self) -> PostgresClaims:
         """Return where claims of this host's actors are written down.
