@@ -31,6 +31,9 @@ ROOT = Path(__file__).parents[2]
 NEVER = 60.0
 """A poll interval above every test's length: only what is announced is seen."""
 
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+"""Does somebody wait for a lock?"""
+
 now = SystemClock().boottime
 
 
@@ -169,10 +172,9 @@ def test_every_life_has_an_epoch_above_all_before(dsn: str, make: MakeCluster) -
 def test_a_lease_is_counted_from_before_the_renewal_was_sent(dsn: str, make: MakeCluster) -> None:
     """A lock on the row holds the renewal up; that time is not added to the lease."""
     cluster = make(dsn, lease_duration=6.0)
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT * FROM hosts WHERE epoch = %s FOR UPDATE", (cluster.epoch,))
-        until(lambda: execute(dsn, waiting))
+        until(lambda: execute(dsn, WAITING))
         sent_by = now()
         held_until = sent_by + 0.5
         until(lambda: now() >= held_until)
@@ -180,6 +182,21 @@ def test_a_lease_is_counted_from_before_the_renewal_was_sent(dsn: str, make: Mak
         connection.rollback()
         cluster.wait_for(news.Renewed)
         assert cluster.lease_until <= sent_by + 6.0
+
+
+def test_a_lease_is_counted_from_before_the_registration_was_sent(dsn: str, make: MakeCluster) -> None:
+    cluster = make(dsn, lease_duration=6.0, register=False)
+    with closing(connect(dsn)) as connection:
+        connection.run("BEGIN")
+        connection.run("LOCK TABLE hosts IN EXCLUSIVE MODE")
+        registering = in_background(cluster.register, "127.0.0.1:9")
+        until(lambda: execute(dsn, WAITING))
+        sent_by = now()
+        held_until = sent_by + 0.5
+        until(lambda: now() >= held_until)
+        connection.run("COMMIT")
+    registering.get()
+    assert sent_by < cluster.lease_until <= sent_by + 6.0
 
 
 def test_renewals_go_on_while_an_actor_burns_cpu(dsn: str, make: MakeCluster) -> None:
@@ -205,6 +222,15 @@ def test_renewals_stop_when_the_hub_is_stuck(dsn: str, make: MakeCluster) -> Non
     assert cluster.rejoin() > before
     assert cluster.remaining_lease() > 0
     assert row(dsn, before)[2]
+
+
+def test_the_lease_is_renewed_as_soon_as_the_hub_runs_again(dsn: str, make: MakeCluster) -> None:
+    cluster = make(dsn, lease_duration=6.0, poll_interval=NEVER)
+    burn(4.4)  # more than half a lease, less than what is left after the renewal in between
+    before = cluster.lease_until
+    assert cluster.remaining_lease() > 0
+    until(lambda: cluster.lease_until > before)
+    assert cluster.remaining_lease() > 0
 
 
 def test_the_thread_has_no_hub_of_its_own(dsn: str, make: MakeCluster) -> None:
@@ -356,7 +382,7 @@ def test_who_finds_its_lock_taken_has_no_lease_any_more(dsn: str, make: MakeClus
 
 
 def test_who_is_fenced_knows_at_once_and_begins_anew_when_told(dsn: str, make: MakeCluster) -> None:
-    cluster = make(dsn, lease_duration=20.0, poll_interval=NEVER)
+    cluster = make(dsn, lease_duration=60.0, poll_interval=NEVER)
     old = cluster.epoch
     with closing(connect(dsn)) as connection:
         assert postgres.fence(connection, Life("a", old), 0)
@@ -375,11 +401,11 @@ def test_who_is_fenced_knows_at_once_and_begins_anew_when_told(dsn: str, make: M
 @pytest.mark.parametrize(
     "ending", ["UPDATE hosts SET fenced_at = clock_timestamp() WHERE epoch = %s", "DELETE FROM hosts WHERE epoch = %s"]
 )
-@pytest.mark.parametrize("poll_interval", [0.2, NEVER], ids=["polling", "renewing"])
+@pytest.mark.parametrize(("lease", "poll"), [(60.0, 0.2), (3.0, NEVER)], ids=["polling", "renewing"])
 def test_the_end_is_found_without_being_announced(
-    dsn: str, make: MakeCluster, ending: str, poll_interval: float
+    dsn: str, make: MakeCluster, ending: str, lease: float, poll: float
 ) -> None:
-    cluster = make(dsn, lease_duration=3.0, poll_interval=poll_interval)
+    cluster = make(dsn, lease_duration=lease, poll_interval=poll)
     execute(dsn, ending, cluster.epoch)
     cluster.wait_for(news.Fenced)
     assert cluster.remaining_lease() == 0.0
@@ -516,8 +542,7 @@ def test_a_life_that_may_have_begun_is_ended(dsn: str, proxy: Proxy, make: MakeC
         connection.run("BEGIN")
         connection.run("LOCK TABLE hosts IN EXCLUSIVE MODE")
         rejoining = in_background(cluster.rejoin)
-        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        until(lambda: execute(dsn, waiting))
+        until(lambda: execute(dsn, WAITING))
         proxy.swallow_answers = True
         connection.run("COMMIT")
     with pytest.raises(AnswerLost):
