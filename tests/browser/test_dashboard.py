@@ -62,7 +62,7 @@ class Page:
         self.js("location.hash = arguments[0]", f"#/{where}")
 
     def js(self, code: str, *args: Any) -> Any:
-        return self.browser.execute_script(code, *args)  # type: ignore[no-untyped-call]
+        return self.browser.execute_script(code, *args)
 
     def all(self, css: str) -> list[WebElement]:
         return self.browser.find_elements("css selector", css)
