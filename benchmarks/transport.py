@@ -50,6 +50,9 @@ class Handler:
             else:
                 self.answers.pop(message.seq)()  # type: ignore[union-attr]
 
+    def can_take(self, source: Inlet | Link, count: int) -> bool:
+        return True
+
     def lost(self, host_id: str, messages: list[Message], error: Exception) -> None:
         raise SystemExit(f"messages were lost: {error}")
 

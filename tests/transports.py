@@ -81,6 +81,9 @@ class Records:
     def down(self, host_id: str, error: TheatreError) -> None:
         self.downs.append((host_id, error))
 
+    def can_take(self, source: Inlet | Link, count: int) -> bool:
+        return not isinstance(source, Inlet) or self.may_read.is_set()
+
     def admit(self, identity: Identity) -> str | None:
         return self.refusal(identity)
 

@@ -217,6 +217,7 @@ class Handler:
     def lost(self, host_id, messages, error): raise error
     def up(self, host_id): pass
     def down(self, host_id, error): pass
+    def can_take(self, source, count): return True
     def admit(self, identity): return None
     def leaving(self, host_id, reason): pass
 

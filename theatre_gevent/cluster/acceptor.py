@@ -16,6 +16,7 @@ from ..logic.connection import Connection
 from .handler import PeerDown
 from .inlet import Inlet
 from .logs import log
+from .quick_wire import QuickWire
 from .sockets import Address, is_out_of_files, listen, prepare
 from .wire import Wire, let_others_run
 
@@ -117,7 +118,8 @@ class Acceptor:
             # It asks later than the dialler: one of them is enough.
             limits=replace(transport.limits, ping=transport.limits.ping * 1.5),
         )
-        wire = Wire(sock, connection, transport.clock, transport.counts, transport.limits)
+        kind = QuickWire if transport.server_tls is None else Wire
+        wire = kind(sock, connection, transport.clock, transport.counts, transport.limits)
         self._strangers[wire] = None
         self.wires.add(wire)
         transport.spawn(f"inlet from {wire.where}", self._serve, wire)

@@ -58,6 +58,9 @@ class Handler(Protocol):
             unmade: Those whose body could not be made here, and why.
         """
 
+    def can_take(self, source: Inlet | Link, count: int) -> bool:
+        """Tell whether `received` would take `count` messages without blocking. False is always right."""
+
     def lost(self, host_id: str, messages: list[Message], error: TheatreError) -> None:
         """Take back messages that were certainly not delivered: never wholly written, or not encodable."""
 

@@ -48,7 +48,7 @@ class Inlet(Outbox):
         return self.peer.host_id
 
     def _wake(self) -> None:
-        self._wire.wake.set()
+        self._wire.rouse()
 
     def _overflow(self) -> None:
         text = f"the peer does not read its replies: {self._queued()} of them wait, with {self._bytes} bytes"

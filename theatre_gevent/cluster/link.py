@@ -14,6 +14,7 @@ from ..logic.connection import Connection
 from .handler import PeerDown
 from .logs import log
 from .outbox import Outbox
+from .quick_wire import QuickWire
 from .sockets import describe, dial, prepare
 from .wire import Wire
 
@@ -161,7 +162,8 @@ class Link(Outbox):
             expect_peer=self.host_id,
             limits=transport.limits,
         )
-        wire = Wire(sock, connection, self._clock, self._counters, transport.limits)
+        kind = QuickWire if transport.client_tls is None else Wire
+        wire = kind(sock, connection, self._clock, self._counters, transport.limits)
         if transport.client_tls is not None:
             wire.encrypt(transport.client_tls, self.address.host)
         return wire
@@ -210,7 +212,7 @@ class Link(Outbox):
 
     def _wake(self) -> None:
         if self.is_up and self._wire is not None:
-            self._wire.wake.set()
+            self._wire.rouse()
         else:
             self._hurry(self._clock.monotonic())
 

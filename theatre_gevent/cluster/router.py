@@ -312,6 +312,11 @@ class ClusterRouter:
         else:
             self._returning.received(source, messages, unmade)
 
+    def can_take(self, source: Inlet | Link, count: int) -> bool:
+        """Tell whether a batch can be taken without waiting."""
+        dispatcher = self.dispatcher
+        return not isinstance(source, Inlet) or dispatcher.accepted + count <= dispatcher.accept_limit
+
     def arriving(self, inlet: Inlet, message: Any) -> envelopes.NotHere | bool:
         """Decide about a message from another host whose actor is not active here.
 

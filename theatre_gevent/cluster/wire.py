@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .outbox import Outbox
     from .sockets import Socket
 
-_READ_MIN, _READ_MAX = 16 * 1024, 256 * 1024  # a large buffer costs more to get than a small batch to read
-_JOIN = 256 * 1024
+READ_MIN, _READ_MAX = 16 * 1024, 256 * 1024  # a large buffer costs more to get than a small batch to read
+JOIN = 256 * 1024
 _SLICE = 0.002
 """Seconds of reading or writing after which sockets and timers get their turn, however much there is to do: what this
 adds to the time of an answer. A loop that only lets greenlets run comes to its sockets every 5 ms."""
@@ -75,7 +75,7 @@ class Wire:
         self.error: TheatreError | None = None
         self.encrypted = False
         self.ended = False  # by the peer, in good order
-        self.wake = Flag()
+        self._wake = Flag()
         self._connection = connection
         self._clock, self._counters, self._limits = clock, counters, limits
         self._control: list[bytes] = []
@@ -86,7 +86,7 @@ class Wire:
         self._read_until = self._write_until = 0.0  # when the slice is over
         self._write_error: TheatreError | None = None
         self._leaving = False
-        self._read_size = _READ_MIN
+        self._read_size = READ_MIN
 
     # -- beginning and end ---------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Wire:
         if self.error is None:
             self.error = error
         self._connection.close()
-        self.wake.set()
+        self._wake.set()
         self.sock.close()
 
     def goodbye(self, reason: str) -> None:
@@ -163,14 +163,7 @@ class Wire:
         """
         try:
             self._dispatch(self._early, owner, handler)
-            while True:
-                events = self._read()
-                self._dispatch(events, owner, handler)
-                self._tell()
-                if self._slice_is_over():  # also where nothing but parts of a frame comes, without a pause
-                    continue
-                if len(events) > 1:  # there was much, so there may be more: the answers come first
-                    let_others_run()
+            self._read_on(owner, handler)
         except OSError as error:
             reason: TheatreError = self.error or PeerDown(describe(error))
         except TheatreError as error:
@@ -183,6 +176,17 @@ class Wire:
         self.error = reason
         return reason
 
+    def _read_on(self, owner: Inlet | Link, handler: Handler) -> None:
+        """Read until an error ends it."""
+        while True:
+            events = self._read()
+            self._dispatch(events, owner, handler)
+            self._tell()
+            if self._slice_is_over():  # also where nothing but parts of a frame comes, without a pause
+                continue
+            if len(events) > 1:  # there was much, so there may be more: the answers come first
+                let_others_run()
+
     def _read(self) -> list[Event]:
         before = self._clock.monotonic()
         data = self.sock.recv(self._read_size)
@@ -191,8 +195,8 @@ class Wire:
             self._read_until = now + _SLICE
         if len(data) == self._read_size:
             self._read_size = min(_READ_MAX, 2 * self._read_size)
-        elif len(data) < _READ_MIN // 2:
-            self._read_size = _READ_MIN
+        elif len(data) < READ_MIN // 2:
+            self._read_size = READ_MIN
         if not data:
             return self._connection.receive_eof(now)
         self._counters.bytes_in += len(data)
@@ -240,7 +244,7 @@ class Wire:
         data = self._connection.data_to_send()
         if data:
             self._control.append(data)
-            self.wake.set()
+            self.rouse()
 
     def _last_words(self) -> None:
         """Try to tell the peer why, if that does not have to wait."""
@@ -254,32 +258,45 @@ class Wire:
 
     def write(self, outbox: Outbox) -> None:
         """Write what is queued, for as long as the wire lives. Runs in a greenlet of its own."""
-        wake, control, monotonic = self.wake, self._control, self._clock.monotonic
         try:
             while self.error is None:
-                wake.clear()
-                if control:
-                    data = b"".join(control)
-                    control.clear()
-                    self._send(data)
-                outbox._pack()
-                data = outbox._head(_JOIN)
-                if data:
-                    self._send(data, outbox)
-                    if monotonic() >= self._write_until:
-                        let_sockets_run()
-                        self._write_until = monotonic() + _SLICE
-                    elif outbox._queue:
-                        # Whoever has something to send in this iteration of the loop gets the chance to add it.
-                        let_others_run()
-                elif not control:
-                    outbox._rest()
-                    wake.wait()
+                self._wake.clear()
+                if not self._write_some(outbox) and not self._control:
+                    self._rest(outbox)
+                    self._wake.wait()
         except OSError as error:
             # The reader finds what the peer may have said before it went, and ends; if not, `tick` sees to it.
             self._write_error = PeerDown(describe(error))
 
-    def _send(self, data: bytes, outbox: Outbox | None = None) -> None:
+    def rouse(self) -> None:
+        """There is something to write."""
+        self._wake.set()
+
+    def _rest(self, outbox: Outbox) -> None:
+        """All is written."""
+        outbox._rest()
+
+    def _write_some(self, outbox: Outbox) -> bool:
+        """Write what is queued now; tells whether that were messages."""
+        if self._control:
+            data = b"".join(self._control)
+            self._control.clear()
+            self._send(data)
+        outbox._pack()
+        data = outbox._head(JOIN)
+        if not data:
+            return False
+        self._send(data, outbox)
+        monotonic = self._clock.monotonic
+        if monotonic() >= self._write_until:
+            let_sockets_run()
+            self._write_until = monotonic() + _SLICE
+        elif outbox._queue:
+            # Whoever has something to send in this iteration of the loop gets the chance to add it.
+            let_others_run()
+        return True
+
+    def _send(self, data: bytes | memoryview, outbox: Outbox | None = None) -> None:
         if not data:
             return
         sock, counters, monotonic = self.sock, self._counters, self._clock.monotonic
@@ -319,7 +336,7 @@ class Wire:
             if now - self._signed >= self._limits.ping:  # its pings stay unread, and it must not give us up
                 self._signed = now
                 self._control.append(codec.encode_frame(codec.PONG, None))
-                self.wake.set()
+                self.rouse()
             return
         if now < connection.next_deadline():
             return

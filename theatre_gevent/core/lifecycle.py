@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from gevent import Timeout
+from gevent import Greenlet, Timeout
+from greenlet import getcurrent
 
 from ..errors import HostDraining, RemoteActorError, StopActor, TheatreError
 from ..messages import DeadLetter, Initialize, InitReason, Shutdown
@@ -196,13 +197,19 @@ class Lifecycle:
         handler = dispatcher.options.dead_letter_handler
         if handler is None:
             log.info("dead letter for %s: %s", ref, reason, extra={"ref": str(ref)})
+        elif getcurrent() is dispatcher.hub:
+            Greenlet.spawn(self._tell, handler, DeadLetter(ref, body, sender, reason, error))  # it may block
         else:
-            try:
-                handler(DeadLetter(ref, body, sender, reason, error))
-            except (Exception, Timeout) as problem:
-                log.error("the dead_letter_handler raised for %s", ref, exc_info=problem, extra={"ref": str(ref)})
+            self._tell(handler, DeadLetter(ref, body, sender, reason, error))
         if dispatcher.backpressure.room is not None:
             dispatcher.backpressure.grant()
+
+    def _tell(self, handler: Callable[[DeadLetter], object], letter: DeadLetter) -> None:
+        ref = letter.ref
+        try:
+            handler(letter)
+        except (Exception, Timeout) as problem:
+            log.error("the dead_letter_handler raised for %s", ref, exc_info=problem, extra={"ref": str(ref)})
 
     def fail(self, ctx: Context, reason: str, error: BaseException | None, answer: TheatreError) -> None:
         """Make a queued message a dead letter, and answer who asked with `answer`."""
