@@ -12,7 +12,7 @@ from psycopg2.extensions import make_dsn
 
 from tests.integration.postgres_support import Cluster, cluster, refs
 from tests.postgres import execute
-from tests.support import in_background
+from tests.support import in_background, until
 from theatre_gevent import DatabaseRefused, SchemaMismatch, migrate_schema
 from theatre_gevent.cluster import postgres, schema
 from theatre_gevent.cluster.green import connect
@@ -143,7 +143,14 @@ def do_what_hosts_do(cluster: Cluster, dsn: str) -> None:
     """Every statement there is, on a connection of `dsn`."""
     connection = connect(dsn, statement_timeout=20.0)
     schema.check_schema(connection)
-    assert postgres.try_lock(connection, "a")
+    lost = connect(dsn, statement_timeout=20.0)
+    pid = postgres.open_session(lost, 3.0)
+    assert postgres.try_lock(lost, "a")
+    holder = postgres.lock_holder(connection, "a")
+    assert holder is not None
+    assert holder.pid == pid
+    postgres.end_session(connection, pid)
+    until(lambda: postgres.try_lock(connection, "a"))
     postgres.listen(connection)
     life = Life("a", postgres.next_epoch(connection))
     postgres.register(connection, life, "127.0.0.1:1", 3.0)

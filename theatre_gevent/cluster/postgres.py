@@ -348,14 +348,15 @@ def _problem(ref: Ref) -> str | None:
     text = ref.type + ref.id
     if text.isascii() and len(text) <= MAX_REF_BYTES and "\0" not in text:
         return None
+    name = repr(ref) if len(text) <= 200 else f"{text[:60]!r}..."
     if "\0" in text:
-        return f"ref {ref!r} can't be kept in Postgres: it holds a NUL character"
+        return f"ref {name} can't be kept in Postgres: it holds a NUL character"
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        return f"ref {ref!r} can't be kept in Postgres: it holds half of a surrogate pair, which is no character"
+        return f"ref {name} can't be kept in Postgres: it holds half of a surrogate pair, which is no character"
     if size > MAX_REF_BYTES:
-        return f"ref {text[:60]!r}... can't be kept in Postgres: it has {size} bytes, and {MAX_REF_BYTES} are the most"
+        return f"ref {name} can't be kept in Postgres: it has {size} bytes, and {MAX_REF_BYTES} are the most"
     return None
 
 
