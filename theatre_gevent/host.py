@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .cluster.joining import Joined
     from .cluster.postgres_cluster import Cluster
     from .cluster.transport import Transport
+    from .core.scheduled import Schedules
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -62,7 +63,7 @@ class Host(ScheduleVerbs):
         self._registry = Registry(self.options, self._clock)
         kind = CopyingDispatcher if self.options.serialize_local else Dispatcher
         self._dispatcher = kind(self.options, self._clock, self._registry, self._panic)
-        self._schedules = MemorySchedules(self._dispatcher, self.options.schedule_recovery_interval)
+        self._schedules: Schedules = MemorySchedules(self._dispatcher, self.options.schedule_recovery_interval)
         self._dispatcher.schedules = self._schedules
         self._closer = Closer(self._dispatcher)
         self._transport: Transport | None = None
@@ -113,6 +114,7 @@ class Host(ScheduleVerbs):
         self._dispatcher.backpressure.open()
         if self._joined is not None:
             self._joined.watch(self._states)
+        self._schedules.start()
         forking.watch(self)
         self._admin.serve()
         return self
@@ -296,6 +298,11 @@ class Host(ScheduleVerbs):
             self._admin.announced,
         )
         self._transport, self._cluster = joined.transport, joined.cluster
+        if (store := joined.schedules()) is not None:
+            from .scheduling.durable import DurableSchedules
+
+            self._schedules = DurableSchedules(self._dispatcher, store, options.schedule_recovery_interval)
+            self._dispatcher.schedules = self._schedules
         if options.peers is not None:
             self.set_peers(options.peers)
 
@@ -394,10 +401,12 @@ class Host(ScheduleVerbs):
 
     def _stop(self, frozen: bool) -> None:
         closer, timeout, joined = self._closer, self.options.drain_timeout, self._joined
+        deadline = self._clock.monotonic() + timeout
         if joined is not None and not frozen:
             joined.leave("the host stops")
         if not frozen and not closer.drain(timeout, self._refusal()):
             log.warning("host %s: accepted messages were not all handled within %g s", self.host_id, timeout)
+        self._schedules.finish(0.0 if frozen else deadline - self._clock.monotonic())
         ended = closer.shut_down(timeout, self._refusal())
         if not ended:
             log.warning("host %s: not all actors ended within %g s", self.host_id, timeout)

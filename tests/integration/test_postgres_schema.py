@@ -14,9 +14,10 @@ from tests.integration.postgres_support import Cluster, cluster, refs
 from tests.postgres import execute
 from tests.support import in_background, until
 from theatre_gevent import DatabaseRefused, SchemaMismatch, migrate_schema
-from theatre_gevent.cluster import postgres, schema
+from theatre_gevent.cluster import postgres, schedule_sql, schema
 from theatre_gevent.cluster.green import connect
 from theatre_gevent.cluster.store import Life
+from theatre_gevent.logic.schedules import Row
 
 __all__ = ["cluster"]
 
@@ -164,6 +165,11 @@ def do_what_hosts_do(cluster: Cluster, dsn: str) -> None:
     assert len(postgres.claim(connection, life, 2, refs(4), [1, 1, 0, 0]).mine) == 4
     assert len(postgres.owners(connection, refs(4))) == 4
     assert postgres.release(connection, life, 2, refs(1)) == 1
+    schedule_sql.insert(connection, [Row("1", "t", "i", None, None, b"", 0)])
+    assert [row.id for row in schedule_sql.claim(connection, life, 10).rows] == ["1"]
+    assert schedule_sql.recover(connection) == 0
+    assert schedule_sql.cancel(connection, "1") is False
+    schedule_sql.done(connection, [(*schedule_sql.claimed(connection, life.epoch)[0], None)])
     assert postgres.set_leaving(connection, life)
     assert len(postgres.hosts(connection)) == 1
     assert postgres.resign(connection, life) == 3
@@ -194,6 +200,7 @@ def test_each_documented_privilege_is_needed(cluster: Cluster, role: str) -> Non
             do_what_hosts_do(cluster, own)
         cluster.admin.run("DELETE FROM hosts")
         cluster.admin.run("DELETE FROM actor_ownership")
+        cluster.admin.run("DELETE FROM schedules")
 
 
 def test_a_role_that_may_create_tables_can_migrate(dsn: str) -> None:

@@ -111,8 +111,9 @@ class Incoming:
             chain = _NO_CHAIN if headers is None or headers.chain is None else headers.chain
             asker = ReplyTo(inlet, message.seq, chain)
             deadline = dispatcher.monotonic() + message.timeout
+            firing = None if headers is None else headers.schedule
             ctx = make_remote_request(
-                activation, message.body, message.sender, asker, deadline, None, False, None, OPEN, NEVER
+                activation, message.body, message.sender, asker, deadline, None, False, None, OPEN, NEVER, firing
             )
         if dispatcher.deliver(activation, ctx):
             self.arrived += 1

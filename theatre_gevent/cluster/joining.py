@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..core.dispatcher import Dispatcher
     from ..core.states import HostStates
     from .postgres_cluster import Cluster
+    from .schedule_store import PostgresSchedules
 
 log = logging.getLogger("theatre_gevent.host")
 
@@ -99,6 +100,10 @@ class Joined:
     def has_lease(self) -> bool:
         """True if what this host owns is written down in a database."""
         return self._leased is not None
+
+    def schedules(self) -> PostgresSchedules | None:
+        """Return where schedules are kept, None if that is each host's memory."""
+        return None if self._leased is None else self._leased.schedules()
 
     def leave(self, reason: str) -> None:
         """Tell everybody that this host takes no new actors, before it hands over those that it has."""

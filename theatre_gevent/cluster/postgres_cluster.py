@@ -21,6 +21,7 @@ from .keeper import Keeper
 from .logs import log
 from .membership import LiveRing
 from .pool import Pool
+from .schedule_store import PostgresSchedules
 from .store import Life
 
 if TYPE_CHECKING:
@@ -292,6 +293,11 @@ class Cluster:
         if self._pool is None:
             raise DatabaseUnavailable(f"the cluster of host {self.host_id} is not started")
         return PostgresClaims(self._pool, lambda: Life(self.host_id, self.epoch), self.keeper.look)
+
+    def schedules(self) -> PostgresSchedules:
+        """Return where this host's schedules are written down: to be closed by whoever has asked for it."""
+        pool = Pool(self.dsn, self._pool_size, application_name=f"theatre_gevent {self.host_id} schedules")
+        return PostgresSchedules(pool, lambda: Life(self.host_id, self.epoch) if self.remaining_lease() > 0 else None)
 
     # -- changes -----------------------------------------------------------------------------------------------
 

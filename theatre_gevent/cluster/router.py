@@ -288,8 +288,9 @@ class ClusterRouter:
         asked.host_id = link.host_id
         left = request.deadline - self.dispatcher.monotonic()
         headers = None
-        if asked.chain is not None or asked.attempt:
-            headers = envelopes.Headers(attempt=asked.attempt, chain=asked.chain)
+        firing: Firing | None = getattr(request, "_firing", None)
+        if asked.chain is not None or asked.attempt or firing is not None:
+            headers = envelopes.Headers(attempt=asked.attempt, chain=asked.chain, schedule=firing)
         link.send(envelopes.Request(asked.ref, asked.body, asked.seq, max(0.0, left), request.sender, headers))
 
     def forget(self, request: Request) -> None:

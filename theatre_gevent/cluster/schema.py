@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import schedule_sql
 from .green import connect
 from .store import SchemaMismatch
 
@@ -195,7 +196,7 @@ BEGIN
 END $$;
 """
 
-MIGRATIONS: Sequence[str] = (_HOSTS + _OWNERSHIP + _CLAIM + _RELEASE,)
+MIGRATIONS: Sequence[str] = (_HOSTS + _OWNERSHIP + _CLAIM + _RELEASE, schedule_sql.SCHEMA)
 """What leads from each version of the schema to the next, the first from nothing to 1. Only ever added to."""
 
 VERSION = len(MIGRATIONS)

@@ -27,7 +27,7 @@ cdef class Request(Context):
 
 @cython.final
 cdef class RemoteRequest(Request):
-    pass
+    cdef public object _firing
 
 
 @cython.locals(ctx=Context)
@@ -42,7 +42,7 @@ cpdef Request make_request(
 @cython.locals(request=RemoteRequest)
 cpdef RemoteRequest make_remote_request(
     object activation, object message, object sender, object greenlet, double deadline, Context parent, bint in_hand,
-    Request below, object result, Py_ssize_t bucket
+    Request below, object result, Py_ssize_t bucket, object firing
 )
 
 cpdef fill(

@@ -241,7 +241,24 @@ class Request(Context):
 
 
 class RemoteRequest(Request):
-    """The context of a request from another host: `greenlet` is its `RemoteAsker`, and the reply goes there at once."""
+    """The context of a request from another host: `greenlet` is its `RemoteAsker`, and the reply goes there at once.
+
+    With a firing, it is a message from a schedule: what is waited for is that it has been handled, not a reply.
+    """
+
+    _firing: Firing | None
+
+    @property
+    def is_request(self) -> bool:
+        """True until the sender has its reply, or has given up."""
+        return self._firing is None and self.result is OPEN
+
+    def reply(self, body: object) -> None:
+        """Answer the request, as `Request.reply` does."""
+        if self._firing is None:
+            Request.reply(self, body)
+        else:
+            Context.reply(self, body)
 
 
 def make_context(activation: Activation, message: Any, sender: Ref | None) -> Context:
@@ -282,10 +299,12 @@ def make_remote_request(
     below: Request | None,
     result: Any,
     bucket: int,
+    firing: Firing | None,
 ) -> RemoteRequest:
     """Return a new request from another host, likewise."""
     request: RemoteRequest = RemoteRequest.__new__(RemoteRequest)
     fill(request, activation, message, sender, greenlet, deadline, parent, in_hand, below, result, bucket)
+    request._firing = firing
     return request
 
 

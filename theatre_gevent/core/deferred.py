@@ -23,7 +23,10 @@ class DeferredReplies:
         self._requests: dict[Activation, list[Request]] = {}
 
     def add(self, activation: Activation, request: Request) -> None:
-        """Remember a request that is answered later."""
+        """Remember a request that is answered later; a message from a schedule is done when its handler returns."""
+        if getattr(request, "_firing", None) is not None:
+            self._waits.complete(request, None)
+            return
         requests = self._requests.setdefault(activation, [])
         requests.append(request)
         if type(request) is RemoteRequest and request.bucket == NEVER:

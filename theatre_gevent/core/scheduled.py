@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from greenlet import getcurrent
+
 from .._accel import COMPILED
 from ..logic.schedules import Firing
-from .context import Context, make_context
+from .context import OPEN, Context, Request, fill, make_context
+from .inbox import NEVER
 
 if TYPE_CHECKING:
     from ..logic.schedules import Schedule
     from ..messages import Ref
+    from .dispatcher import Dispatcher
 
 
 class Scheduled(Context):
@@ -19,6 +23,24 @@ class Scheduled(Context):
     _firing: Firing
     result: ClassVar[None] = None
     """Nobody waits for it: workers look at the result of all that is no plain `Context`."""
+
+
+class ScheduledRequest(Request):
+    """The context of a message from a schedule whose sender waits until it has been handled.
+
+    For its actor it is no request: there is nothing to reply. It is done once the handler has returned or raised.
+    """
+
+    _firing: Firing
+
+    @property
+    def is_request(self) -> bool:
+        """False: nobody waits for a reply."""
+        return False
+
+    def reply(self, body: object) -> None:
+        """Nobody waits for a reply, and it goes nowhere."""
+        Context.reply(self, body)
 
 
 class Schedules(Protocol):
@@ -38,6 +60,9 @@ class Schedules(Protocol):
     def pending(self) -> list[Schedule]:
         """Return the schedules that are pending."""
 
+    def start(self) -> None:
+        """The host is active from now on."""
+
     def pause(self) -> None:
         """Fire nothing: the host freezes."""
 
@@ -46,6 +71,9 @@ class Schedules(Protocol):
 
     def stop(self) -> None:
         """Fire nothing any more: the host stops."""
+
+    def finish(self, timeout: float) -> None:
+        """Wait until what has been fired is handled, and let go of the rest: the host's actors are about to end."""
 
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the counters of schedules."""
@@ -69,5 +97,54 @@ def make_scheduled(activation: Any, message: Any, sender: Ref | None, firing: Fi
     return ctx
 
 
+def make_scheduled_request(
+    activation: Any,
+    message: Any,
+    sender: Ref | None,
+    greenlet: Any,
+    deadline: float,
+    parent: Context | None,
+    in_hand: bool,
+    below: Request | None,
+    result: Any,
+    bucket: int,
+    firing: Firing,
+) -> ScheduledRequest:
+    """Return the context of a message from a schedule whose handling is waited for."""
+    request: ScheduledRequest = ScheduledRequest.__new__(ScheduledRequest)
+    fill(request, activation, message, sender, greenlet, deadline, parent, in_hand, below, result, bucket)
+    request._firing = firing
+    return request
+
+
+def send_and_wait(
+    dispatcher: Dispatcher, ref: Ref, body: object, sender: Ref | None, firing: Firing, timeout: float
+) -> None:
+    """Send a message from a schedule and wait until its actor has handled it, here or on another host.
+
+    Raises:
+        RemoteActorError: The receiver raised, or the actor could not be activated.
+        InboxFull: The inbox, or the host, stayed full for the host's `request_timeout`.
+        RequestTimeout: It was not handled within `timeout` seconds.
+        TheatreError: It could not be delivered, or nobody knows whether it was handled.
+    """
+    refusal = dispatcher.backpressure.refusal()
+    if refusal is not None:
+        raise refusal
+    deadline = dispatcher.monotonic() + timeout
+    me = getcurrent()
+    request = make_scheduled_request(None, body, sender, me, deadline, None, False, None, OPEN, NEVER, firing)
+    activation = dispatcher.actors.get(ref)
+    if activation is None:
+        router = dispatcher.router
+        if router is not None and (way := router.way(ref)) is not None:
+            router.ask(way, ref, request)
+            dispatcher._await(request, timeout)
+            return
+        activation = dispatcher.registry.activate(ref)
+    request._activation = activation
+    dispatcher._queue(request, timeout)
+
+
 if not COMPILED:
-    globals()["make_scheduled"] = Scheduled
+    globals().update(make_scheduled=Scheduled, make_scheduled_request=ScheduledRequest)

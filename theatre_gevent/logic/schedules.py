@@ -85,6 +85,51 @@ class Schedule(Struct, frozen=True):
     error: str | None = None
 
 
+class Row(Struct, frozen=True):
+    """A schedule as a database holds it.
+
+    Attributes:
+        id: Its id.
+        actor_type: Type and id of the ref it is for.
+        sender_type: Type and id of the actor that made it, None if none did.
+        body: The message, as `dump_body` makes it.
+        due_us: When it is due, in microseconds since the epoch.
+        attempt: How often it has been claimed for this due time.
+        expression: The cron expression, None for a single message.
+        host_id: Host and epoch of the life that delivers it now.
+        error: Why it can't be fired.
+    """
+
+    id: str
+    actor_type: str
+    actor_id: str
+    sender_type: str | None
+    sender_id: str | None
+    body: bytes
+    due_us: int
+    attempt: int = 0
+    expression: str | None = None
+    tz: str | None = None
+    misfire: str | None = None
+    host_id: str | None = None
+    epoch: int | None = None
+    error: str | None = None
+
+
+class Claim(Struct, frozen=True):
+    """What a claim of due rows has found.
+
+    Attributes:
+        now_us: The database's time.
+        next_us: When the next row is to be looked at that is not due yet, None if there is none.
+        rows: What this host has to deliver now, the oldest first.
+    """
+
+    now_us: int
+    next_us: int | None
+    rows: list[Row]
+
+
 class Decision(Struct, frozen=True):
     """What to do with a recurring schedule now.
 

@@ -178,6 +178,9 @@ class MemorySchedules:
 
     # -- with the host -----------------------------------------------------------------------------------------
 
+    def start(self) -> None:
+        """Nothing is pending yet."""
+
     def pause(self) -> None:
         """Fire nothing: the host freezes."""
         self._running = self._delivery.open = False
@@ -200,6 +203,9 @@ class MemorySchedules:
         for heap in (self._delays, self._crons):
             heap.clear()
         self._entries.clear()
+
+    def finish(self, timeout: float) -> None:
+        """Nothing is left to wait for."""
 
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the counters of schedules."""

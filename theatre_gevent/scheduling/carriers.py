@@ -1,0 +1,178 @@
+"""How due rows of a database reach their actors: each is carried by a greenlet until it has been handled.
+
+A few of one actor are under way at a time, the others wait behind them, so that an actor that is slow or stuck takes
+neither all greenlets nor the turns of others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from gevent import Greenlet
+from greenlet import getcurrent
+
+from ..core.scheduled import send_and_wait
+from ..errors import (
+    HostNotRunning,
+    InboxFull,
+    InvalidRef,
+    MessageNotSerializable,
+    RemoteActorError,
+    TheatreError,
+    UnregisteredActorType,
+)
+from ..logic.schedules import Firing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..core.dispatcher import Dispatcher
+    from ..logic.schedules import Row
+    from ..messages import Ref
+    from .cron import Cron
+
+log = logging.getLogger("theatre_gevent.schedules")
+
+PER_ACTOR = 16
+"""Messages for one actor that are under way at a time."""
+
+BEHIND = 1000
+"""Messages that wait here behind them; what is more goes back to the database for a while."""
+
+CARRIERS = 4096
+"""Messages under way at a time; above that this host takes nothing more."""
+
+HANDLING = 3600.0
+"""Seconds that an actor may take from a message's sending to the end of its handling, before it is sent again."""
+
+_PAUSE = 0.1
+"""Seconds to wait for an actor that takes nothing, beyond the time in which it was waited for anyway."""
+
+HANDLED, TRIED, UNTRIED = range(3)
+"""How it went: it has been handled, or is a dead letter; perhaps it has been handled; nobody has got it."""
+
+
+class Held:
+    """A claimed row, decoded.
+
+    Attributes:
+        again: When there will be more to do about the schedule, in monotonic seconds.
+    """
+
+    __slots__ = ("again", "body", "cron", "ref", "row", "sender")
+
+    def __init__(self, row: Row, ref: Ref, sender: Ref | None, body: Any, cron: Cron | None) -> None:
+        self.row = row
+        self.ref = ref
+        self.sender = sender
+        self.body = body
+        self.cron = cron
+        self.again: float | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Which due time of which schedule."""
+        return self.row.id, self.row.due_us
+
+
+class Carriers:
+    """Carries claimed rows to their actors.
+
+    Args:
+        dispatcher: Takes the messages.
+        settle: Told how it went with each, one of the constants above; must not block.
+
+    Attributes:
+        open: False while the host handles nothing.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, settle: Callable[[Held, int], None]) -> None:
+        self._dispatcher = dispatcher
+        self._settle = settle
+        self._under_way: dict[Ref, int] = {}
+        self._behind: dict[Ref, deque[Held]] = {}
+        self._greenlets: set[Greenlet[..., None]] = set()
+        self.open = True
+
+    @property
+    def full(self) -> bool:
+        """True if nothing more should be claimed now."""
+        return len(self._greenlets) >= CARRIERS
+
+    def carry(self, held: Held) -> None:
+        """See to it that a message is delivered."""
+        ref = held.ref
+        number = self._under_way.get(ref, 0)
+        if not self.open:
+            self._settle(held, UNTRIED)
+        elif number < PER_ACTOR:
+            self._under_way[ref] = number + 1
+            greenlet = Greenlet(self._run, held)
+            self._greenlets.add(greenlet)
+            greenlet.start()
+        else:
+            behind = self._behind.setdefault(ref, deque())
+            if len(behind) < BEHIND:
+                behind.append(held)
+            else:
+                self._settle(held, UNTRIED)
+
+    def empty(self) -> None:
+        """Give back what has not been sent to anybody."""
+        waiting = list(self._behind.values())
+        self._behind.clear()
+        for behind in waiting:
+            for held in behind:
+                self._settle(held, UNTRIED)
+
+    def kill(self) -> None:
+        """Wait no longer for those that are under way."""
+        self.empty()
+        for greenlet in list(self._greenlets):
+            greenlet.kill(block=False)
+
+    def _run(self, held: Held) -> None:
+        """Body of a carrier's greenlet: this message, then those behind it."""
+        ref = held.ref
+        current: Held | None = held
+        try:
+            while current is not None:
+                outcome = TRIED
+                try:
+                    outcome = self._carry(current)
+                finally:
+                    self._settle(current, outcome)
+                behind = self._behind.get(ref)
+                current = behind.popleft() if behind else None
+                if not behind:
+                    self._behind.pop(ref, None)
+        finally:
+            left = self._under_way.pop(ref) - 1
+            if left:
+                self._under_way[ref] = left
+            self._greenlets.discard(getcurrent())
+
+    def _carry(self, held: Held) -> int:
+        row, dispatcher = held.row, self._dispatcher
+        firing = Firing(row.id, row.due_us, row.attempt)
+        while True:
+            if not self.open or dispatcher.backpressure.refusal() is not None:
+                return UNTRIED
+            try:
+                send_and_wait(dispatcher, held.ref, held.body, held.sender, firing, HANDLING)
+            except InboxFull:
+                dispatcher.clock.sleep(_PAUSE)  # it has been waited for, mostly, and goes behind the others in line
+                continue
+            except RemoteActorError:
+                pass  # it has been logged, where the actor is
+            except (UnregisteredActorType, MessageNotSerializable, InvalidRef) as error:
+                reason = f"a schedule's message: {error}"
+                dispatcher.accepted += 1
+                dispatcher.lifecycle.dead_letter(held.ref, held.body, held.sender, reason, error)
+            except TheatreError as error:
+                level = logging.DEBUG if isinstance(error, HostNotRunning) else logging.INFO
+                log.log(level, "schedule %s for %s will be sent again: %s", row.id, held.ref, error)
+                return TRIED
+            return HANDLED

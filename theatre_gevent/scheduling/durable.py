@@ -1,0 +1,421 @@
+"""The schedules of a cluster with a database: rows there before the call returns, sent at least once.
+
+Each host claims due rows, sends their messages, and confirms them once they have been handled; a claim is worth what
+the life of its host is worth, so the rows of a host that dies are free again. The clock of the database says what is
+due. A host sleeps until the next row is due that it knows of, at most `schedule_recovery_interval`.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from gevent import Greenlet
+from gevent.event import Event
+from greenlet import getcurrent
+from msgspec.structs import replace
+
+from ..core.native import get_ident
+from ..errors import AnswerLost, DatabaseError, DatabaseRefused, InvalidRef, TheatreError
+from ..logic.bodies import MAX_BODY, dump_body, load_body
+from ..logic.body_types import BadBody
+from ..logic.schedules import ONCE, Row, Schedule, check_delay, check_id, check_misfire, decide, moment
+from ..messages import Ref
+from .batches import Batches
+from .carriers import HANDLED, UNTRIED, Carriers, Held
+from .confirming import Confirming
+from .cron import Cron
+
+if TYPE_CHECKING:
+    from ..core.dispatcher import Dispatcher
+    from .store import ScheduleStore
+
+log = logging.getLogger("theatre_gevent.schedules")
+
+PREFIX = "pg-"
+"""What the ids of these schedules begin with, so that none is ever that of a schedule in a host's memory."""
+
+_BATCH = 500
+"""Rows that one statement claims or writes."""
+
+_HELD = 20_000
+"""Rows that one host has claimed at a time."""
+
+_SHOWN = 10_000
+"""Schedules that `pending` returns at most."""
+
+_COUNTED = 100_000
+"""Schedules that are counted at most."""
+
+_ATTEMPTS = 3
+"""How often a new schedule is written whose answer was lost: writing it again changes nothing."""
+
+_DOUBTFUL_LOOKS = 3
+"""How often it is looked for what a claim whose answer was lost has claimed: it may happen late."""
+
+_CROWDED = 1.0
+_FAR_AWAY = 3600.0
+
+
+class DurableSchedules:
+    """Implements `theatre_gevent.core.scheduled.Schedules`.
+
+    Args:
+        dispatcher: Takes the messages.
+        store: Keeps the rows.
+        interval: Seconds between looks for rows of hosts that are gone.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, store: ScheduleStore, interval: float) -> None:
+        self._dispatcher = dispatcher
+        self._clock = dispatcher.clock
+        self._store = store
+        self._interval = interval
+        self._cron = lru_cache(maxsize=1024)(Cron)
+        self._carriers = Carriers(dispatcher, self._settle)
+        self._confirming = Confirming(store, self._clock, self._confirmed)
+        self._inserts: Batches[Row, int | None] = Batches(self._insert, _BATCH)
+        self._held: dict[tuple[str, int], Held] = {}
+        self._settled = Event()
+        self._changed = Event()
+        self._greenlet: Greenlet[..., None] | None = None
+        self._until = 0.0
+        self._ahead = 0.0
+        """The database's time less this host's monotonic time, in seconds."""
+        self._sweep_at = 0.0
+        self._doubtful = 0
+        self._failures = 0
+        self._is_new = True
+        self._starved = False
+        self._running = False
+        self._stopped = False
+        self._pending = 0
+        self._fired = self._cancelled = self._recovered = 0
+
+    # -- verbs -------------------------------------------------------------------------------------------------
+
+    def send_after(self, ref: Ref, body: object, delay: float, sender: Ref | None = None) -> str:
+        """Send a message later."""
+        delay = check_delay(delay)
+        dispatcher = self._dispatcher
+        if get_ident() != dispatcher.thread:
+            args = (ref, body, delay, sender)
+            return dispatcher.threads.call(self.send_after, args, self._patience)  # type: ignore[no-any-return]
+        row = self._row(ref, body, sender, int(delay * 1_000_000))
+        return self._write(row)
+
+    def send_cron(
+        self, ref: Ref, body: object, expression: str, tz: str | None, misfire: str, sender: Ref | None = None
+    ) -> str:
+        """Send a message again and again."""
+        check_misfire(misfire)
+        dispatcher = self._dispatcher
+        if get_ident() != dispatcher.thread:
+            args = (ref, body, expression, tz, misfire, sender)
+            return dispatcher.threads.call(self.send_cron, args, self._patience)  # type: ignore[no-any-return]
+        cron = Cron(expression, tz)
+        row = self._row(ref, body, sender, 0)
+        following = cron.next_after(self._store.now() / 1e6)
+        assert following is not None
+        due_us = following * 1_000_000
+        return self._write(replace(row, due_us=due_us, expression=cron.expression, tz=cron.tz, misfire=misfire))
+
+    def cancel(self, schedule_id: str) -> bool:
+        """Forget a schedule, whichever host made it; tells whether it was in time."""
+        check_id(schedule_id)
+        dispatcher = self._dispatcher
+        if get_ident() != dispatcher.thread:
+            return bool(dispatcher.threads.call(self.cancel, (schedule_id,), self._patience))
+        self._check_can_wait()
+        if not schedule_id.startswith(PREFIX) or "\0" in schedule_id:
+            return False
+        in_time = self._store.cancel(schedule_id)
+        self._cancelled += in_time
+        return in_time
+
+    def pending(self) -> list[Schedule]:
+        """Return the schedules of the cluster: those that can't be sent first, then the next due ones."""
+        dispatcher = self._dispatcher
+        if get_ident() != dispatcher.thread:
+            return dispatcher.threads.call(self.pending, (), self._patience)  # type: ignore[no-any-return]
+        self._check_can_wait()
+        return [_show(row) for row in self._store.read(_SHOWN)]
+
+    @property
+    def _patience(self) -> float:
+        return 2 * self._dispatcher.request_timeout
+
+    def _check_can_wait(self) -> None:
+        if getcurrent() is self._dispatcher.hub:
+            raise TheatreError("this would block the hub: call it from a greenlet, not from a loop callback")
+
+    def _row(self, ref: Ref, body: object, sender: Ref | None, due_us: int) -> Row:
+        self._check_can_wait()
+        dispatcher = self._dispatcher
+        dispatcher.backpressure.check_running()
+        problem = self._store.problem(dispatcher.registry.check(ref))
+        if problem is not None:
+            raise InvalidRef(problem)
+        data = dump_body(body)
+        if len(data) > MAX_BODY:
+            raise DatabaseRefused(f"the body has {len(data)} bytes when encoded; at most {MAX_BODY} can be sent")
+        sender_type, sender_id = (None, None) if sender is None else (sender.type, sender.id)
+        return Row(PREFIX + uuid.uuid4().hex, ref.type, ref.id, sender_type, sender_id, data, due_us)
+
+    def _write(self, row: Row) -> str:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                due_us = self._inserts.call(row)
+                break
+            except AnswerLost:
+                if attempt == _ATTEMPTS:
+                    raise
+                # The row may have been there, and been handled meanwhile: then this is another attempt, and says so.
+                row = replace(row, attempt=1)
+        self._expect(0.0 if due_us is None else due_us / 1e6 - self._ahead)
+        return row.id
+
+    def _insert(self, rows: list[Row]) -> list[int | BaseException | None]:
+        try:
+            dues = self._store.insert(rows)
+        except DatabaseRefused as error:
+            if len(rows) == 1:
+                return [error]
+            return [outcome for row in rows for outcome in self._insert([row])]  # one bad row takes no other along
+        return [dues.get(row.id) for row in rows]
+
+    # -- with the host -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Claim what is due from now on."""
+        self._running = True
+        self._greenlet = Greenlet.spawn(self._run)
+
+    def pause(self) -> None:
+        """Send nothing: the host freezes. What has not been sent goes back to the database."""
+        self._running = self._carriers.open = False
+        self._carriers.empty()
+
+    def resume(self) -> None:
+        """Go on."""
+        if not self._stopped:
+            self._running = self._carriers.open = True
+            self._sweep_at = 0.0
+            self._expect(0.0)
+
+    def stop(self) -> None:
+        """Claim nothing any more: the host stops."""
+        self._stopped = True
+        self._running = False
+        self._carriers.empty()
+        self._expect(0.0)
+
+    def finish(self, timeout: float) -> None:
+        """Wait until what has been sent is handled and confirmed; the rest goes back to the database."""
+        deadline = self._clock.monotonic() + timeout
+        self._wait_until_settled(deadline)
+        if self._held:
+            self._carriers.open = False
+            self._carriers.kill()
+            self._wait_until_settled(self._clock.monotonic() + 2.0)
+        self._confirming.stop()
+        if self._greenlet is not None:
+            self._greenlet.kill(block=False)
+        self._store.close()
+
+    def _wait_until_settled(self, deadline: float) -> None:
+        while self._held and (left := deadline - self._clock.monotonic()) > 0:
+            self._settled.clear()
+            timer = self._clock.call_later(left, self._settled.set)
+            try:
+                self._settled.wait()
+            finally:
+                timer.cancel()
+
+    def counters(self) -> dict[str, int]:
+        """Return what `METRICS` calls the counters of schedules."""
+        late = self._clock.monotonic() + self._ahead - min((due for _, due in self._held), default=2**62) / 1e6
+        return {
+            "schedules_pending": self._pending,
+            "schedules_fired": self._fired,
+            "schedules_cancelled": self._cancelled,
+            "schedules_recovered": self._recovered,
+            "schedules_lag_ms": max(0, int(1000 * late)),
+        }
+
+    # -- claiming ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Body of the greenlet that claims."""
+        while not self._stopped:
+            wait = _FAR_AWAY
+            if self._running:
+                try:
+                    wait = self._step()
+                    self._failures = 0
+                except DatabaseError as error:
+                    wait = self._failed(error)
+                except Exception:
+                    log.exception("due schedules could not be looked for")
+                    wait = 1.0
+            self._sleep(wait)
+
+    def _step(self) -> float:
+        """Claim what is due; returns in how many seconds there is more to do."""
+        now = self._clock.monotonic()
+        if now >= self._sweep_at:
+            self._sweep()
+            self._sweep_at = now + self._interval
+        room = min(_BATCH, _HELD - len(self._held))
+        self._starved = room < _BATCH or self._carriers.full
+        if self._starved:
+            return self._interval  # `_confirmed` tells when there is room
+        claim = self._store.claim(room)
+        if claim is None:
+            return min(1.0, self._interval)  # no life, no claim
+        now = self._clock.monotonic()
+        self._ahead = claim.now_us / 1e6 - now
+        self._take([held for row in claim.rows if (held := self._decode(row)) is not None], claim.now_us / 1e6)
+        if len(claim.rows) == room:
+            return 0.0
+        due = self._sweep_at if claim.next_us is None else min(self._sweep_at, claim.next_us / 1e6 - self._ahead)
+        return max(0.0, due - now)
+
+    def _failed(self, error: DatabaseError) -> float:
+        self._failures += 1
+        if self._failures == 1:
+            log.warning("due schedules wait for the database: %s", error)
+        if isinstance(error, AnswerLost):
+            self._doubtful = _DOUBTFUL_LOOKS
+            self._sweep_at = 0.0
+        return min(2.0, 0.05 * 2.0 ** min(self._failures, 10))
+
+    def _sweep(self) -> None:
+        """Free what hosts have claimed that are gone, and what this one has claimed without getting to know."""
+        store = self._store
+        if self._is_new:
+            store.unpark()
+            self._is_new = False
+        freed = store.recover()
+        self._recovered += freed
+        if freed:
+            log.info("%d due schedules of hosts that are gone are free again", freed)
+        self._pending = store.count(_COUNTED)
+        if self._doubtful:
+            self._doubtful -= 1
+            epoch, claimed = store.claimed()
+            lost = [(key, due, 0) for key, due in claimed if (key, due) not in self._held]
+            if lost:
+                store.give_back(epoch, lost, untried=False)
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait for so long, or until something is to be done earlier."""
+        clock = self._clock
+        self._until = clock.monotonic() + seconds
+        while (left := self._until - clock.monotonic()) > 0 and not self._stopped:
+            self._changed.clear()
+            timer = clock.call_later(left, self._changed.set)
+            try:
+                self._changed.wait()
+            finally:
+                timer.cancel()
+
+    def _expect(self, due: float) -> None:
+        """Look at the latest at `due`, in monotonic seconds."""
+        if due < self._until:
+            self._until = due
+            self._changed.set()
+
+    # -- what was claimed --------------------------------------------------------------------------------------
+
+    def _decode(self, row: Row) -> Held | None:
+        """Return what a row says; one that says nothing that can be sent is put aside."""
+        held = Held(row, Ref("?", "?"), None, None, None)
+        self._held[held.key] = held
+        try:
+            held.ref = Ref(row.actor_type, row.actor_id)
+            if row.sender_type is not None and row.sender_id is not None:
+                held.sender = Ref(row.sender_type, row.sender_id)
+            held.body = load_body(row.body)
+            if row.expression is not None:
+                held.cron = self._cron(row.expression, row.tz)
+        except (BadBody, TheatreError) as error:
+            log.error("schedule %s for %s/%s can't be sent: %s", row.id, row.actor_type, row.actor_id, error)
+            self._confirming.park(held, str(error) or type(error).__name__)
+            return None
+        return held
+
+    def _take(self, found: list[Held], now: float) -> None:
+        """Send claimed rows, of recurring schedules those due times that their misfire policies leave."""
+        moved: list[tuple[Held, int]] = []
+        for held in found:
+            row, cron = held.row, held.cron
+            if cron is None or row.attempt > 1:
+                self._carriers.carry(held)
+                continue
+            decision = decide(cron.next_after, row.due_us // 1_000_000, now, row.misfire or ONCE, limit=1)
+            if not decision.fire:
+                self._done(held, decision.next_due)
+            elif (due_us := decision.fire[0] * 1_000_000) == row.due_us:
+                self._carriers.carry(held)
+            else:
+                moved.append((held, due_us))
+        if not moved:
+            return
+        # Written down before they are sent, so that another attempt is one for the same due time.
+        epoch = moved[0][0].row.epoch
+        assert epoch is not None
+        try:
+            self._store.adjust(epoch, [(*held.key, due_us) for held, due_us in moved])
+        except DatabaseError:
+            for held, _ in moved:
+                self._settle(held, UNTRIED)
+            raise
+        for held, due_us in moved:
+            del self._held[held.key]
+            held.row = replace(held.row, due_us=due_us)
+            self._held[held.key] = held
+            self._carriers.carry(held)
+
+    def _settle(self, held: Held, outcome: int) -> None:
+        """A carrier knows what became of a row."""
+        if outcome == HANDLED:
+            self._fired += 1
+            self._done(held, None if held.cron is None else held.cron.next_after(held.row.due_us / 1e6))
+            return
+        untried = outcome == UNTRIED
+        wait = min(60.0, 0.5 * 2.0 ** min(10, held.row.attempt))
+        if untried:
+            wait = _CROWDED if self._carriers.open else 0.0
+        held.again = self._clock.monotonic() + wait
+        self._confirming.give_back(held, wait, untried=untried)
+
+    def _done(self, held: Held, following: int | None) -> None:
+        """A due time is over; `following` is the next one."""
+        if following is not None:
+            held.again = following - self._ahead
+        self._confirming.done(held, None if following is None else following * 1_000_000)
+
+    def _confirmed(self, held: Held) -> None:
+        """The database knows what became of a row."""
+        self._held.pop(held.key, None)
+        self._settled.set()
+        if held.again is not None:
+            self._expect(held.again)
+        if self._starved and len(self._held) <= _HELD - 2 * _BATCH and not self._carriers.full:
+            self._starved = False
+            self._expect(0.0)
+
+
+def _show(row: Row) -> Schedule:
+    error, body = row.error, None
+    try:
+        body = load_body(row.body)
+    except BadBody as problem:
+        error = error or str(problem)
+    sender = None if row.sender_type is None or row.sender_id is None else Ref(row.sender_type, row.sender_id)
+    tz = None if row.expression is None else row.tz or "UTC"
+    ref, due = Ref(row.actor_type, row.actor_id), moment(row.due_us / 1e6)
+    return Schedule(row.id, ref, body, due, row.expression, tz, row.misfire, sender, row.attempt, error)
