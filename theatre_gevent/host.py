@@ -133,7 +133,7 @@ class Host(ScheduleVerbs):
             return  # it was never started
         if get_ident() != dispatcher.thread:
             options = self.options
-            dispatcher.threads.call(self.stop, (), 2 * options.drain_timeout + options.request_timeout + 2)
+            dispatcher.threads.call(self.stop, (), 2 * options.drain_timeout + options.request_timeout + 8)
             return
         self._begin_stop()
         if self._stopper is not None and not self._is_within():

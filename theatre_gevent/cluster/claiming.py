@@ -9,7 +9,7 @@ from ..errors import NoOwner
 from .ownership import Lost, Ownership, Won
 
 if TYPE_CHECKING:
-    from ..messages import Ref
+    from ..messages import InitReason, Ref
     from .detours import Detour
     from .ownership import Outcome, OwnershipStore
     from .router import ClusterRouter
@@ -59,15 +59,24 @@ class Claiming:
         if detour is None:
             if isinstance(outcome, Won) and ref not in self._dispatcher.actors:
                 self.ownership.release(ref)  # nobody waits for it any more
-        elif isinstance(outcome, Won) and router.is_leaving:
-            self.ownership.release(ref)
-            router.settling.again(detour)  # its next owner waits until it has been given back
         elif isinstance(outcome, Won):
-            router.settling.here(detour, outcome.reason)
+            self._won(detour, outcome.reason)
         elif isinstance(outcome, Lost):
             self._lost(detour, outcome)
         else:
             router.settling.failed(detour, outcome.error)
+
+    def _won(self, detour: Detour, reason: InitReason) -> None:
+        router = self._router
+        refusal = self._dispatcher.backpressure.refusal()
+        if refusal is None:
+            router.settling.here(detour, reason)
+            return
+        self.ownership.release(detour.ref)
+        if router.is_leaving:
+            router.settling.again(detour)  # its next owner waits until it has been given back
+        else:
+            router.settling.failed(detour, refusal)
 
     def _lost(self, detour: Detour, owner: Lost) -> None:
         """Somebody else has it. Messages go there, or wait here while it is about to give the actor back."""
