@@ -53,7 +53,7 @@ class Detour:
         entries: `HeldSend`, `core.context.Request` and `Arrived`, in the order they came.
         line: Who waits for room, and callers of `spawn_local` that wait for the actor to be placed.
         owner: The host that is said to own the actor, None if nobody has said so.
-        since: When it began, in the clock's monotonic seconds.
+        since: When it last got a message, in the clock's monotonic seconds.
     """
 
     __slots__ = ("_detours", "entries", "line", "owner", "ref", "since")
@@ -110,7 +110,8 @@ class Detours:
         return detour
 
     def hold(self, detour: Detour, entry: HeldSend | Request | Arrived) -> None:
-        """Put a message behind those that wait."""
+        """Put a message behind those that wait. Each may wait as long as the first."""
+        detour.since = self._dispatcher.monotonic()
         detour.entries.append(entry)
         self.held += 1
 

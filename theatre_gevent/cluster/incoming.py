@@ -138,7 +138,10 @@ class Incoming:
     def refuse(self, inlet: Inlet, message: Any, error: TheatreError) -> None:
         """Give back a message that was not accepted."""
         if type(message) is envelopes.Request:
-            inlet.send(envelopes.failure_of(message.seq, inlet.peer.epoch, error))
+            failure = envelopes.failure_of(message.seq, inlet.peer.epoch, error)
+            if failure.headers is None:
+                failure.headers = envelopes.Headers(refused=True)
+            inlet.send(failure)
             return
         code = envelopes.failure_of(0, 0, error).code
         body = pack_body(message.body)

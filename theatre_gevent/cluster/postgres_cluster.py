@@ -11,7 +11,7 @@ from msgspec import Struct
 from ..clock import SystemClock
 from ..config import check_address
 from ..errors import DatabaseError, DatabaseUnavailable, InvalidOption, TheatreError
-from ..logic.lease import waits_for_dead
+from ..logic.lease import ATTEMPT, waits_for_dead
 from ..logic.observation import Members, changes
 from ..migration import migrate_schema
 from . import news, postgres
@@ -130,7 +130,8 @@ class Cluster:
         self.epoch = 0
         self.ring = LiveRing()
         self.lease_until = -math.inf
-        self.hand_over_timeout = waits_for_dead(config.lease_duration) + config.poll_interval
+        # Others see a renewal a poll after it was made, at the latest, and to fence takes a statement.
+        self.hand_over_timeout = waits_for_dead(config.lease_duration) + config.poll_interval + ATTEMPT
         self._clock: Clock = clock or SystemClock()
         self._address = config.address
         self._members = Members()

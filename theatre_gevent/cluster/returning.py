@@ -33,6 +33,10 @@ def unpack(packed: Any) -> Any:
     return load_body(msgspec.msgpack.encode(packed))
 
 
+def _was_refused(failure: envelopes.Failure) -> bool:
+    return failure.code in _NOT_TAKEN or (failure.headers is not None and failure.headers.refused)
+
+
 class Returning:
     """Completes requests, and sends again what was not taken, within bounds."""
 
@@ -84,7 +88,7 @@ class Returning:
 
     def _late(self, message: envelopes.Reply | envelopes.Failure) -> None:
         self._dispatcher.replies_late += 1
-        if type(message) is envelopes.Failure and message.code in _NOT_TAKEN:
+        if type(message) is envelopes.Failure and _was_refused(message):
             self._router.take_back()
 
     # -- not taken ---------------------------------------------------------------------------------------------
@@ -94,7 +98,7 @@ class Returning:
         asked: Any = request._activation
         code = failure.code
         if code not in RETRIED:
-            if code in _NOT_TAKEN:
+            if _was_refused(failure):
                 router.take_back()
             self._dispatcher.complete(request, Failure(envelopes.error_of(failure, asked.ref)))
             return

@@ -335,6 +335,7 @@ class ClusterRouter:
                 registry = self.dispatcher.registry
                 self.dispatcher.lifecycle.reasons[registry.activate(ref)] = InitReason.REACTIVATION
                 return True
+            self.evict(ref, inlet.peer.host_id)  # who sends the message here has not got the actor
             first = message.headers is None or message.headers.attempt == 0
             if first and self.is_elsewhere(ref):
                 return envelopes.NotHere(f"{ref} does not belong to host {self.host_id!r}", self.known(ref))

@@ -53,6 +53,7 @@ class Headers(Struct, omit_defaults=True, gc=False):
         trace: W3C trace context: `traceparent`, `tracestate`, `baggage`.
         owner: The host that owns the actor, as far as the one that answers NOT_HERE knows.
         schedule: The due time that the message was sent for, if it comes from a schedule.
+        refused: In a failure: the request was not accepted, and no handler has seen it.
     """
 
     attempt: Annotated[int, Meta(ge=0, le=1000)] = 0
@@ -61,6 +62,7 @@ class Headers(Struct, omit_defaults=True, gc=False):
     trace: dict[str, str] | None = None
     owner: str | None = None
     schedule: Firing | None = None
+    refused: bool = False
 
 
 # gc=False: an envelope lives from the encoder to the next one, and bodies in it are trees. 85 ns to make, not 149.
