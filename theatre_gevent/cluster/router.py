@@ -244,6 +244,7 @@ class ClusterRouter:
             packed = pack_body(body)
             if way.full:
                 self._wait_for_room(way, self.dispatcher.request_timeout)
+            self.dispatcher.check_lease()
             way.send(envelopes.Send(ref, packed, sender, headers))
         self.taken += 1
         self.forwarded += 1
@@ -269,6 +270,7 @@ class ClusterRouter:
             if way.full:
                 left = request.deadline - self.dispatcher.monotonic()
                 self._wait_for_room(way, min(self.dispatcher.request_timeout, left))
+            self.dispatcher.check_lease()
         self.taken += 1
         self.requests += 1
         self.forwarded += 1

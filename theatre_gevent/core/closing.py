@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gevent.event import Event
 from greenlet import getcurrent
 
-from ..errors import HostDraining, HostFrozen, HostNotRunning, RequestTimeout, TheatreError
+from ..errors import HostDraining, HostFrozen, HostNotRunning, TheatreError
 from .activation import ACTIVE, LEAVING, NEW, STOPPED
 from .context import Failure, Request
 from .counters import open_requests
@@ -200,8 +200,8 @@ class Closer:
             dispatcher.at_rest = pending
             try:
                 dispatcher.wait(pending)
-            except RequestTimeout:
-                pass
+            except TheatreError:
+                pass  # that the others' waits are failed is no reason to stop looking
             finally:
                 dispatcher.at_rest = None
         return True

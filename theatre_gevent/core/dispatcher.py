@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gevent.event import Event
 
 from ..config import MAX_TIMEOUT, check_timeout
-from ..errors import CallCycle, HostDraining, RequestTimeout, TheatreError
+from ..errors import CallCycle, HostDraining, HostFrozen, RequestTimeout, TheatreError
 from . import native
 from .activation import ACTIVE, LEAVING, Activation
 from .backpressure import Backpressure
@@ -408,6 +408,7 @@ class Dispatcher(Waits):
         lease_until = self.lease.lease_until
         if now >= lease_until:
             self._lapse()
+            self._soon.start(self.dispatch)  # `armed` is true still
             return
         self._count_blocked()
         # The lease ends a turn as the time budget does, so that looking at it costs no message anything.
@@ -453,12 +454,23 @@ class Dispatcher(Waits):
                 self._soon.start(self.dispatch)
 
     def _lapse(self) -> None:
-        """In the hub: the host slept through the end of its lease, and others may run its actors by now."""
+        """The host slept through the end of its lease, and others may run its actors by now."""
         self.lease = UNLIMITED  # for what follows: there is nothing left to protect
         self.yield_at = self.hand_until = 0.0
         if self.on_lapse is not None:
             self.on_lapse()
-        self._soon.start(self.dispatch)  # `armed` is true still
+
+    def check_lease(self) -> None:
+        """See to it that nothing leaves this host once its lease has ended.
+
+        A handler that was at work when the process was paused goes on where it was: no turn begins, nobody looks.
+
+        Raises:
+            HostFrozen: It has ended.
+        """
+        if self.lease is not UNLIMITED and self.monotonic() >= self.lease.lease_until:
+            self._lapse()
+            raise HostFrozen("the host's lease has ended, and its actors are over")
 
     def busy(self) -> int:
         """Return how many workers are not parked."""

@@ -80,6 +80,10 @@ class Waits:
         """In the hub: have everybody go on who can."""
         raise NotImplementedError
 
+    def check_lease(self) -> None:
+        """Raise if this host may reach nobody any more."""
+        raise NotImplementedError
+
     # -- results -----------------------------------------------------------------------------------------------
 
     def complete(self, waiter: Request, result: Any) -> bool:
@@ -91,6 +95,8 @@ class Waits:
             return False
         if type(waiter) is RemoteRequest:
             asker: Any = waiter.greenlet
+            if type(result) is not Failure:
+                self.check_lease()
             waiter.result = result if type(result) is Failure else asker.pack(result)
             waiter.greenlet = None
             if waiter.bucket != NEVER:
