@@ -1,0 +1,207 @@
+"""The judge of the chaos tests finds what it is there for: each kind of violation, planted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.witness import Fault, Judge, Lives, Record, Witness, read
+
+A: dict[str, Any] = {"host": "a", "pid": 1, "epoch": 10}
+B: dict[str, Any] = {"host": "b", "pid": 2, "epoch": 11}
+Line = tuple[str, float, dict[str, Any]]
+
+
+def story(*lines: Line) -> list[Record]:
+    """Return records about the actor r; numbered messages of the sender s are sent first."""
+    records = [Record(what, t, **{"ref": "r", **fields}) for what, t, fields in lines]
+    numbers = {r.n for r in records if r.what == "begin" and r.n} - {r.n for r in records if r.what in OFFERS}
+    return [Record("sent", 0.0, 9, "c", ref="r", sender="s", n=n) for n in sorted(numbers)] + records
+
+
+OFFERS = ("sent", "refused", "asked")
+
+
+def msg(where: dict[str, Any], act: str, n: int, **fields: Any) -> dict[str, Any]:
+    return {**where, "act": act, "sender": "s", "n": n, **fields}
+
+
+def judge(
+    records: list[Record], fenced: Lives | None = None, faults: Iterable[Fault] = (), killed: Iterable[int] = ()
+) -> list[str]:
+    return Judge(records, fenced, faults, killed).violations
+
+
+GOOD = story(
+    ("init", 1, {**A, "act": "a1"}),
+    ("begin", 2, msg(A, "a1", 1)),
+    ("end", 3, msg(A, "a1", 1)),
+    ("shutdown", 4, {**A, "act": "a1"}),
+    ("over", 4, {**A, "act": "a1"}),
+    ("init", 5, {**B, "act": "b1"}),
+    ("begin", 5, msg(B, "b1", 2)),
+    ("end", 5, msg(B, "b1", 2)),
+)
+
+
+def test_a_story_without_a_fault() -> None:
+    assert judge(GOOD) == []
+    Judge(GOOD).acquit(at_least=2)
+    with pytest.raises(AssertionError, match="only 2 messages were handled"):
+        Judge(GOOD).acquit(at_least=3)
+
+
+def test_a_failover() -> None:
+    records = story(
+        ("init", 1, {**A, "act": "a1"}),
+        ("begin", 2, msg(A, "a1", 1)),
+        ("init", 6, {**B, "act": "b1"}),
+        ("begin", 6, msg(B, "b1", 2)),
+        ("end", 6, msg(B, "b1", 2)),
+        ("end", 9, msg(A, "a1", 1, note="fenced")),
+    )
+    assert judge(records, {("a", 10): 5.0}) == []
+    assert judge(records, killed=[1]) == []
+    assert "was not over" in judge(records)[0]
+    assert "runs beside" in judge(records)[1]
+    assert "was not over" in judge(records, {("a", 10): 7.0})[0]
+
+
+def test_two_activations_at_once() -> None:
+    found = judge(story(("init", 1, {**A, "act": "a1"}), ("init", 2, {**B, "act": "b1"})))
+    assert len(found) == 1
+    assert "began while a1 on a was not over" in found[0]
+
+
+def test_a_message_in_an_older_life() -> None:
+    records = story(
+        ("init", 1, {**A, "act": "a1"}),
+        ("init", 6, {**B, "act": "b1"}),
+        ("begin", 7, msg(A, "a1", 1)),
+        ("end", 7, msg(A, "a1", 1)),
+    )
+    found = judge(records, {("a", 10): 5.0})
+    assert any("began in an older life than b1" in each for each in found)
+    assert any("2.000 s after its life was fenced" in each for each in found)
+
+
+def test_a_message_after_the_fence_though_nobody_has_taken_the_actor() -> None:
+    found = judge(story(("init", 1, {**A, "act": "a1"}), ("begin", 5.2, msg(A, "a1", 1))), {("a", 10): 5.0})
+    assert len(found) == 1
+    assert "after its life was fenced" in found[0]
+
+
+def test_a_message_after_the_lease() -> None:
+    found = judge(story(("init", 1, {**A, "act": "a1"}), ("begin", 5.2, msg(A, "a1", 1, left=-0.1))))
+    assert len(found) == 1
+    assert "its lease had ended" in found[0]
+
+
+def test_only_the_first_record_after_a_pause_is_grey() -> None:
+    def after(pause_end: float, *times: float) -> list[str]:
+        begins: list[Line] = [("begin", t, msg(A, "a1", n, left=-1.0)) for n, t in enumerate(times, 1)]
+        ends: list[Line] = [("end", t, msg(A, "a1", n, note="fenced")) for n, t in enumerate(times, 1)]
+        both = [line for pair in zip(begins, ends, strict=True) for line in pair]
+        lines = [("init", 1, {**A, "act": "a1"}), ("resumed", pause_end, {"pid": 1}), *both]
+        return judge(story(*lines), {("a", 10): 5.0})
+
+    assert after(7.0, 7.01) == []
+    assert len(after(7.0, 7.01, 7.02)) == 2
+    assert len(after(7.0, 7.2)) == 2
+
+
+def test_handlers_that_overlap() -> None:
+    records = story(
+        ("init", 1, {**A, "act": "a1"}),
+        ("begin", 2, msg(A, "a1", 1)),
+        ("begin", 3, msg(A, "a1", 2)),
+        ("end", 4, msg(A, "a1", 1)),
+        ("end", 4, msg(A, "a1", 2)),
+    )
+    assert any("runs beside s 1 of a1" in each for each in judge(records))
+
+
+def test_a_successor_that_comes_before_the_handler_has_returned() -> None:
+    records = story(
+        ("init", 1, {**A, "act": "a1"}),
+        ("begin", 2, msg(A, "a1", 1)),
+        ("over", 2, {**A, "act": "a1"}),
+        ("init", 3, {**B, "act": "b1"}),
+        ("end", 4, msg(A, "a1", 1, note="killed")),
+    )
+    found = judge(records)
+    assert len(found) == 1
+    assert "runs beside s 1 of a1 on a" in found[0]
+
+
+def test_who_is_overtaken_must_be_fenced() -> None:
+    records = story(
+        ("init", 1, {**A, "act": "a1"}),
+        ("begin", 2, msg(A, "a1", 1)),
+        ("init", 6, {**B, "act": "b1"}),
+        ("end", 9, msg(A, "a1", 1)),
+    )
+    found = judge(records, {("a", 10): 5.0})
+    assert len(found) == 1
+    assert "as if nothing had happened" in found[0]
+
+
+@pytest.mark.parametrize("numbers", [(2, 1), (1, 1)], ids=["out of order", "twice"])
+def test_order(numbers: tuple[int, int]) -> None:
+    lines: list[Line] = [("init", 1.0, {**A, "act": "a1"})]
+    for n in numbers:
+        lines += [("begin", 2.0, msg(A, "a1", n)), ("end", 2.0, msg(A, "a1", n))]
+    found = judge(story(*lines))
+    assert len(found) == 1
+    assert "came after" in found[0]
+
+
+def test_a_message_that_is_lost() -> None:
+    records = [Record("sent", 3.0, 9, "c", ref="r", sender="s", n=1)]
+    assert "lost without a word" in judge(records)[0]
+    assert judge(records, faults=[Fault(2.0, 4.0)]) == []
+    assert "lost without a word" in judge(records, faults=[Fault(4.0, 5.0)])[0]
+    assert judge([*records, Record("dead", 4.0, 9, "c", ref="r", sender="s", n=1)]) == []
+
+
+def test_accounts_that_do_not_fit() -> None:
+    begun = [Record("init", 1, **A, ref="r", act="a1"), Record("begin", 2, **A, ref="r", act="a1", sender="s", n=1)]
+    sent = Record("sent", 0.0, 9, "c", ref="r", sender="s", n=1)
+    dead = Record("dead", 4.0, 9, "c", ref="r", sender="s", n=1)
+    assert judge([sent, *begun]) == []
+    assert "nobody has sent this" in judge(begun)[0]
+    assert "a dead letter as well" in judge([sent, *begun, dead])[0]
+    assert "2 dead letters" in judge([sent, dead, dead])[0]
+    refused = Record("refused", 0.0, 9, "c", ref="r", sender="s", n=1)
+    assert "refused, and handled all the same" in judge([refused, *begun])[0]
+
+
+def test_replies() -> None:
+    asked = Record("asked", 0.0, 9, "c", ref="r", sender="s", n=1)
+    begun = [Record("init", 1, **A, ref="r", act="a1"), Record("begin", 2, **A, ref="r", act="a1", sender="s", n=1)]
+    replied = Record("replied", 3.0, 9, "c", ref="r", sender="s", n=1, note="a1")
+    assert judge([asked, *begun, replied]) == []
+    assert "a second reply" in judge([asked, *begun, replied, replied])[0]
+    assert "another's reply" in judge([asked, replied])[0]
+    wrong = Record("replied", 3.0, 9, "c", ref="r", sender="s", n=1, note="b7")
+    assert "another's reply" in judge([asked, *begun, wrong])[0]
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "witness"
+    assert read(path) == []
+    one, other = Witness(str(path), "a"), Witness(str(path), "b")
+    one.record("begin", epoch=3, ref="r", act="1-1", sender="s", n=1, left=1.5)
+    other.record("state", note="frozen")
+    first, second = read(path)
+    assert (first.what, first.host, first.epoch, first.ref, first.n, first.left) == ("begin", "a", 3, "r", 1, 1.5)
+    assert (second.what, second.host, second.note) == ("state", "b", "frozen")
+    assert first.t <= second.t
+    with path.open("ab") as file:
+        file.write(b'{"what": "beg')
+    assert len(read(path)) == 2, "one is being written"
+    one.close()
+    other.close()
