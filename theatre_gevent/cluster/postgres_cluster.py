@@ -35,7 +35,7 @@ MIN_LEASE = 0.5
 """Seconds that a lease lasts at least: below, ordinary delays end it."""
 _MAX_NAME = 255
 
-_STRANGER_PATIENCE = 1.0
+_STRANGER_PATIENCE = 2.0
 """Seconds that a host is given to become known which connects; less than a handshake may take."""
 _STRANGER_STEP = 0.01
 
