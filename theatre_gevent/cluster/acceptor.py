@@ -179,18 +179,19 @@ class Acceptor:
 
     def _admit(self, peer: Identity) -> str | None:
         transport = self._transport
+        try:
+            refusal = transport.handler.admit(peer)  # it may take its time, others connect meanwhile
+        except Exception as error:  # noqa: BLE001 - the router's mistake: in doubt, nobody comes in
+            log.exception("host %r: the transport's handler failed", transport.identity.host_id)
+            return f"the host could not decide: {type(error).__name__}"
         entry = self.inlets.get(peer.host_id)
-        if entry is not None and not entry[0].closed:
+        if refusal is None and entry is not None and not entry[0].closed:
             present = entry[0].peer
             if peer.epoch < present.epoch:
                 return f"epoch {peer.epoch} is over, epoch {present.epoch} is connected from {present.address}"
             if peer.epoch == present.epoch and peer.address != present.address:
                 return f"host id {peer.host_id!r} is used twice: {present.address} is connected with the same epoch"
-        try:
-            return transport.handler.admit(peer)
-        except Exception as error:  # noqa: BLE001 - the router's mistake: in doubt, nobody comes in
-            log.exception("host %r: the transport's handler failed", transport.identity.host_id)
-            return f"the host could not decide: {type(error).__name__}"
+        return refusal
 
     def _warn_if_open(self, bound: Address) -> None:
         transport = self._transport

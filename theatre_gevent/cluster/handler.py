@@ -71,7 +71,10 @@ class Handler(Protocol):
         """A link has lost its connection: requests that were written may never be answered."""
 
     def admit(self, identity: Identity) -> str | None:
-        """Return why a host that has proven itself is not let in, or None. Asked about accepted connections only."""
+        """Return why a host that has proven itself is not let in, or None. Asked about accepted connections only.
+
+        Called in the connection's greenlet: it may wait, for less than a handshake may take.
+        """
 
     def leaving(self, host_id: str, reason: str) -> None:
         """A peer has said that it takes no new work."""
