@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.postgres_support import Cluster, Proxy, cluster, heard, proxy, refs
 from tests.support import in_background, until
-from theatre_gevent import AnswerLost, DatabaseError, InitReason, Ref
+from theatre_gevent import AnswerLost, DatabaseUnavailable, InitReason, Ref
 from theatre_gevent.cluster import postgres
 from theatre_gevent.cluster.green import connect
 from theatre_gevent.cluster.store import Claimed, HostFenced, Life
@@ -543,9 +543,12 @@ def test_a_claim_that_the_server_gives_up_leaves_the_connection_usable(cluster: 
     a = cluster.life("a")
     postgres.claim(cluster.admin, a, 1, [REF])
     claiming, locking = cluster.connect(statement_timeout=0.2), cluster.connect()
+    claiming.statement_timeout = 20.0  # the server keeps its limit
     locking.run("BEGIN")
     locking.run("SELECT FROM actor_ownership FOR UPDATE")
-    with pytest.raises(DatabaseError):
-        postgres.claim(claiming, a, 2, [REF])
+    with pytest.raises(DatabaseUnavailable, match="statement timeout"):
+        postgres.claim(claiming, a, 2, [REF, Ref("player", "2")])
     locking.run("ROLLBACK")
     assert cluster.row(REF) == ("a", a.epoch, 1, 1)
+    assert cluster.row(Ref("player", "2")) is None
+    assert postgres.claim(claiming, a, 3, [REF]) == mine(REACTIVATION)
