@@ -96,6 +96,12 @@ _ROWS = """
 """
 
 
+def cpu(pid: int) -> float:
+    """Return how many seconds of CPU a process has used."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def child(given: dict[str, Any]) -> None:
     """Be one of the hosts, until the standard input ends."""
     host = Host(
@@ -111,8 +117,7 @@ def child(given: dict[str, Any]) -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     gevent.get_hub().threadpool.apply(sys.stdin.readline)
-    before = host.metrics.snapshot()["schedules_fired"]
-    sys.stdout.write(json.dumps([before, process_time()]) + "\n")
+    sys.stdout.write(json.dumps(host.metrics.snapshot()["schedules_fired"]) + "\n")
     sys.stdout.flush()
     host.stop()
 
@@ -139,19 +144,28 @@ def database(number: int, actors: int) -> None:
             (left,) = cursor.fetchone() or (0,)
             # A host finds what others have written when it looks next; rows of its own calls it knows at once.
             gevent.sleep(float(left) / 1e6)
-            begin = perf_counter()
+            servers = psutil.Process(postgres.supervisor).children(recursive=True)
+            begin, used = perf_counter(), [cpu(process.pid) for process in children]
+            served = sum(cpu(server.pid) for server in servers)
             while True:
                 cursor.execute("SELECT EXISTS (SELECT FROM schedules)")
                 if not (cursor.fetchone() or (False,))[0]:
                     break
                 gevent.sleep(0.02)
             spent = perf_counter() - begin
+            used = [cpu(process.pid) - before for process, before in zip(children, used, strict=True)]
+            served = sum(cpu(server.pid) for server in servers) - served
         reports = []
         for process in children:
             output, _ = process.communicate("\n", timeout=60)
             reports.append(json.loads(output.splitlines()[-1]))
-        rows = [[name, f"{fired:,}", f"{cpu:.1f}"] for name, (fired, cpu) in zip("abc", reports, strict=True)]
-        print(table(["host", "sent, with the warm-up", "s CPU"], rows))
+        rows = [
+            [f"host {name}", f"{fired:,}", f"{cpu_used:.1f}"]
+            for name, fired, cpu_used in zip("abc", reports, used, strict=True)
+        ]
+        rows.append(["Postgres", "", f"{served:.1f}"])
+        rows.append(["all, us for each", "", f"{1e6 * (sum(used) + served) / number:.0f}"])
+        print(table(["process", "sent, with the warm-up", "s CPU"], rows))
         print(f"\n{number:,} due at one time, {actors:,} actors on 3 hosts: {number / spent:,.0f}/s until confirmed")
 
 
