@@ -216,10 +216,9 @@ class DurableSchedules:
         """Wait until what has been sent is handled and confirmed; the rest goes back to the database."""
         deadline = self._clock.monotonic() + timeout
         self._wait_until_settled(deadline)
-        if self._held:
-            self._carriers.open = False
-            self._carriers.kill()
-            self._wait_until_settled(self._clock.monotonic() + 2.0)
+        self._carriers.open = False
+        self._carriers.kill()
+        self._wait_until_settled(self._clock.monotonic() + 2.0)
         self._confirming.stop()
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
