@@ -13,6 +13,7 @@ from theatre_gevent import monkey
 monkey.patch_all()
 
 import signal
+import socket
 import sys
 from contextlib import ExitStack
 
@@ -24,6 +25,8 @@ from theatre_gevent.embedded import EmbeddedPostgres
 
 ADDRESSES = {"a": "127.0.0.1:7001", "b": "127.0.0.1:7002", "c": "127.0.0.1:7003"}
 
+ADMIN_PORTS = {"a": 9090, "b": 9091, "c": 9092}
+
 ACTORS = [Ref("echo", name) for name in ("ann", "bob", "cleo", "eve", "gus", "joe")]
 
 LEASE = 6
@@ -31,6 +34,7 @@ LEASE = 6
 
 TRY_NEXT = """
 What to try next:
+  - open one of the dashboards above: it shows all three hosts
   - in three terminals: python examples/playground.py {dsn}a, then b, then c; each asks all actors every two seconds
   - {fate}; start it again, and it is back
   - Host(listen=..., {members}, secret="...") keeps strangers out; README.md has all options
@@ -61,11 +65,32 @@ class Echo:
                 ctx.reply(f"{text}, from {ctx.actor_ref} on host {self.host_id}")
 
 
+def free_port(port: int) -> int:
+    """Return `port`, or 0 for any other if somebody has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+    return port
+
+
 def new_host(name: str, listen: str, dsn: str | None) -> Host:
     patience = 2 if dsn is None else 2 * LEASE
-    host = Host(host_id=name, listen=listen, request_timeout=patience, dsn=dsn, lease_duration=LEASE, poll_interval=1)
+    host = Host(
+        host_id=name,
+        listen=listen,
+        request_timeout=patience,
+        dsn=dsn,
+        lease_duration=LEASE,
+        poll_interval=1,
+        admin_addr=f"127.0.0.1:{free_port(ADMIN_PORTS[name])}",
+    )
     host.register_actor("echo", lambda: Echo(name))
-    return host.start()
+    host.start()
+    print(f"host {name} has its dashboard at http://{host.admin_address}/", flush=True)
+    return host
 
 
 def all_in_one(dsn: str | None) -> list[Host]:

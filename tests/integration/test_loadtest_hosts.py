@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -73,6 +74,30 @@ def test_three_hosts_do_the_work_together(mode: str, where: str, tmp_path: Path)
         assert forwarded == 0
     else:
         assert forwarded / run["operations"] == pytest.approx(2 / 3, abs=0.15)
+
+
+@pytest.mark.parametrize("where", ["", "-inprocess"], ids=["processes", "inprocess"])
+def test_the_dashboard_can_be_looked_at_meanwhile(where: str, tmp_path: Path) -> None:
+    arguments = f"-hosts 3 -actors 300 -workers 2 -duration 40s {where}".split()
+    with subprocess.Popen([*COMMAND, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if line.startswith("dashboard: "))
+            urls = line.split()[1:]
+            assert len(urls) == 3
+            deadline = time.monotonic() + DEADLINE
+            while True:
+                with urlopen(f"{urls[1]}cluster/all-status", timeout=20) as answer:
+                    hosts = ujson.loads(answer.read())["hosts"]
+                if all(host["answered"] and host["status"]["metrics"]["messages_received"] for host in hosts):
+                    break
+                assert time.monotonic() < deadline, hosts
+            assert [host["host_id"] for host in hosts] == ["host-1", "host-2", "host-3"]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=40) == 130
+        finally:
+            process.kill()
+    assert result(tmp_path)["error"] is None
 
 
 def test_memory_is_that_of_all_processes_at_once(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
+import ujson
 
 from tests.support import gone
 
@@ -35,6 +37,13 @@ def test_three_hosts_in_one_process(number: signal.Signals, tmp_path: Path) -> N
             lines.append(line)
             if line == "Running until Ctrl+C.\n":
                 break
+        dashboards = re.findall(
+            r"^host ([abc]) has its dashboard at (http://127.0.0.1:\d+/)$", "".join(lines), re.MULTILINE
+        )
+        assert [name for name, _ in dashboards] == ["a", "b", "c"]
+        for _, url in dashboards:
+            with urlopen(f"{url}cluster/all-status", timeout=20) as answer:
+                assert [entry["answered"] for entry in ujson.loads(answer.read())["hosts"]] == [True] * 3
         process.send_signal(number)
         rest, errors = process.communicate(timeout=30)
     finally:

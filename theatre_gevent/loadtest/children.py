@@ -87,6 +87,11 @@ class ChildProcess:
         addresses: dict[str, str | None] = self._ask("start", _START_TIMEOUT + self._for_actors())
         return addresses
 
+    def admin(self) -> dict[str, str | None]:
+        """Return the address of the host's admin server by its name."""
+        addresses: dict[str, str | None] = self._ask("admin", _SLACK)
+        return addresses
+
     def join(self, members: dict[str, str]) -> None:
         """Make the hosts of these names and addresses a cluster."""
         self._ask("join", _SLACK + self._for_actors(), members)

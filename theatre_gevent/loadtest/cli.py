@@ -58,6 +58,7 @@ def _measure(options: LoadOptions, database: Database, stop: Stop) -> int:
         progress=lambda samples, rss: _say(report.progress_line(samples, rss)),
         warmed=lambda warmth: _say(report.warm_line(warmth)),
         stopping=lambda: _say("stopping"),
+        serving=lambda addresses: _say(report.admin_line(addresses)),
     )
     outcome = run(options, stop, watcher)
     result = report.result(options, build, outcome.parts, outcome.peak_rss, stop)

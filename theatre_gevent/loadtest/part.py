@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -53,7 +54,7 @@ class HostSpec:
     Attributes:
         index: Number of this host, from 0.
         options: The whole test.
-        admin: Whether the host gets an admin server, at a port of its own from 8081 up.
+        admin: Whether the host gets an admin server, at a port from 8081 up.
     """
 
     index: int
@@ -75,8 +76,17 @@ class HostSpec:
 
     @property
     def admin_addr(self) -> str | None:
-        """Where the host's admin server listens, None for none."""
-        return f"127.0.0.1:{_FIRST_ADMIN_PORT + self.index}" if self.admin else None
+        """Where the host's admin server is to listen, None for none: at its own port, any free one if that is taken."""
+        if not self.admin:
+            return None
+        port = _FIRST_ADMIN_PORT + self.index
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:  # another load test is running
+                port = 0
+        return f"127.0.0.1:{port}"
 
     def rng(self, worker: int) -> Random:
         """Return a worker's own random numbers: the same ones for the same seed, host and worker."""
@@ -119,6 +129,10 @@ class Part:
     def start(self) -> str | None:
         """Start the host; return the address where other hosts reach it, None for one by itself."""
         return self.host.start().address
+
+    def admin(self) -> str | None:
+        """Return the address of the host's admin server, None if it has none."""
+        return self.host.admin_address
 
     def join(self, members: dict[str, str]) -> None:
         """Make the hosts of these names and addresses a cluster, and find out which actors are this host's own."""

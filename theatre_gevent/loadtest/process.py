@@ -72,6 +72,11 @@ class LocalProcess:
         names = [part.spec.name for part in self._parts]
         return dict(zip(names, self._on_all(Part.start), strict=True))
 
+    def admin(self) -> dict[str, str | None]:
+        """Return the addresses of the hosts' admin servers by name."""
+        names = [part.spec.name for part in self._parts]
+        return dict(zip(names, [part.admin() for part in self._parts], strict=True))
+
     def join(self, members: dict[str, str]) -> None:
         """Make the hosts of these names and addresses a cluster."""
         with self._joining:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .stop import Stop
 
 _MIB = 1 << 20
+_ADMIN_SHOWN = 5
 _BUILDS = {"pure": "plain Python", "compiled": "compiled"}
 
 
@@ -82,6 +83,12 @@ def progress_line(samples: list[Progress], rss: int) -> str:
         f"greenlets {load} load + {hosts} host  "
         f"GC +{sum(s['gc_collections'] for s in samples)} ({1000 * sum(s['gc_seconds'] for s in samples):.0f} ms)"
     )
+
+
+def admin_line(addresses: list[str]) -> str:
+    """Return where the hosts' admin servers are, each with a dashboard of all hosts."""
+    shown = [f"http://{address}/" for address in addresses[:_ADMIN_SHOWN]]
+    return "dashboard: " + "  ".join(shown) + ("  ..." if len(addresses) > _ADMIN_SHOWN else "")
 
 
 def warm_line(warmth: Warmth) -> str:

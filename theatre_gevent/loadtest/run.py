@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         def start(self) -> dict[str, str | None]:
             """Start the hosts; return their addresses by name."""
 
+        def admin(self) -> dict[str, str | None]:
+            """Return the addresses of the hosts' admin servers by name."""
+
         def join(self, members: dict[str, str]) -> None:
             """Make the hosts of these names and addresses a cluster."""
 
@@ -63,6 +66,8 @@ class Watcher:
     """Gets one sample of each process, and the resident bytes of all of them."""
     warmed: Callable[[Warmth], None]
     stopping: Callable[[], None]
+    serving: Callable[[list[str]], None] = lambda _: None
+    """Gets the addresses of the admin servers, in the order of the hosts."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def run(options: LoadOptions, stop: Stop, watcher: Watcher) -> Outcome:
         stop: Ends it earlier; why it ended, if not in time, is left there.
         watcher: Hears how it goes.
     """
-    specs = [HostSpec(index, options) for index in range(options.hosts)]
+    specs = [HostSpec(index, options, admin=True) for index in range(options.hosts)]
     gathered = _Gathered(options.processes or 1, lambda samples: watcher.progress(samples, watch.rss))
     processes: list[Process] = []
     parts: list[HostResult] = []
@@ -118,6 +123,7 @@ def _run(processes: Sequence[Process], options: LoadOptions, stop: Stop, watcher
     members: dict[str, str | None] = {}
     for addresses in together("start"):
         members.update(addresses)
+    watcher.serving([address for served in together("admin") for address in served.values() if address is not None])
     if options.hosts > 1:
         together("join", members)
     if options.warm:
