@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
+import ujson
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -590,3 +592,17 @@ def test_many_ask_at_the_same_time(cluster: Cluster) -> None:
     gevent.joinall(asked)
     for one in asked:
         assert [entry["answered"] for entry in one.get()["hosts"]] == [True] * 3
+
+
+def test_the_grafana_dashboard_asks_for_metrics_that_there_are(cluster: Cluster) -> None:
+    dashboard = ujson.loads((Path(__file__).parents[2] / "examples" / "grafana.json").read_text())
+    wanted = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"\b(?:theatre|process)_\w+", target["expr"])
+    }
+    served = {name for name, _ in samples(ask(cluster["a"], "/metrics"))}
+    assert len(wanted) > 15
+    assert wanted - served == {"theatre_lease_remaining_seconds"}, "which only a host with a lease has"
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])

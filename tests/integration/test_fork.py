@@ -11,12 +11,14 @@ PROGRAM = """
 from theatre_gevent import monkey
 monkey.patch_all()
 import os, sys
+from urllib.request import urlopen
 import gevent
+import ujson
 from theatre_gevent import Host, HostNotRunning, Ref
 
 A = Ref("echo", "1")
 peer = Host(host_id="peer", listen="127.0.0.1:0").start()
-host = Host(host_id="a", listen="127.0.0.1:0").start()
+host = Host(host_id="a", listen="127.0.0.1:0", admin_addr="127.0.0.1:0").start()
 for one, other in ((host, peer), (peer, host)):
     one.register_actor("echo", lambda ctx: ctx.reply((ctx.message, os.getpid())))
     one.set_peers({other.host_id: other.address})
@@ -48,6 +50,8 @@ while True:
     for ref in refs:
         assert host.request(ref, answers) == (answers, os.getpid())
         answers += 1
+    with urlopen(f"http://{host.admin_address}/debug/vars", timeout=10) as answer:
+        assert ujson.loads(answer.read())["pid"] == os.getpid(), "the copy answers"
     if pid:
         break
     gevent.sleep(0.005)

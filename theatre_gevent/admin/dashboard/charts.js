@@ -71,7 +71,7 @@ export class Chart {
       },
       axes: [
         { ...look, space: 70, size: 24, values: (_, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString([], { hour12: false, minute: "2-digit", second: "2-digit", hour: "2-digit" })) },
-        { ...look, size: 58, ...(this.log ? { splits: powers } : {}), values: (_, splits) => splits.map((value) => this.format(value)) },
+        { ...look, size: 58, ...(this.log ? { splits: powers } : {}), values: (_, splits) => splits.map((value) => (value === null ? "" : this.format(value))) },
       ],
       series: [{}, ...lines.map((line) => ({
         label: line.name,

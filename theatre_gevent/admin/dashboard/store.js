@@ -3,6 +3,7 @@ import { get } from "./api.js";
 
 export const EVERY = 1000;
 const KEPT = 300; // points of a chart
+const SMOOTHED = 5; // readings that quantiles are taken of: one message in 64 is timed, which are few in a second
 const FORGET = 10 * 60 * 1000; // a host that is gone is shown for so long
 
 export const CHARTS = {
@@ -23,6 +24,7 @@ export const store = {
   totals: {},
 };
 
+const recent = [];
 const listeners = new Set();
 export function onUpdate(listener) {
   listeners.add(listener);
@@ -103,8 +105,11 @@ function addPoint(now) {
     for (const name of Object.keys(CHARTS)) host.series[name].push(host.rates[name] ?? null);
   }
   const bounds = all.find((host) => host.last)?.last.handling.bounds_ms ?? [];
-  const counts = new Array(bounds.length + 1).fill(0);
-  for (const host of all) host.handled?.forEach((value, index) => { counts[index] += value; });
+  const fresh = new Array(bounds.length + 1).fill(0);
+  for (const host of all) host.handled?.forEach((value, index) => { fresh[index] += value; });
+  recent.push(fresh);
+  if (recent.length > SMOOTHED) recent.shift();
+  const counts = fresh.map((_, index) => recent.reduce((sum, one) => sum + (one[index] ?? 0), 0));
   store.handling.p50.push(quantile(bounds, counts, 0.5));
   store.handling.p99.push(quantile(bounds, counts, 0.99));
   if (store.times.length > KEPT) {
