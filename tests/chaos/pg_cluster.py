@@ -104,7 +104,7 @@ class PgHost:
         Raises:
             Failed: It could not.
         """
-        answer: dict[str, Any] = self.started.get(timeout=30)  # type: ignore[assignment]
+        answer: dict[str, Any] = self.started.get(timeout=60)  # type: ignore[assignment]
         if "error" in answer:
             raise Failed(answer["error"], answer["text"])
         self.address, self.epoch = answer["address"], answer["epoch"]
