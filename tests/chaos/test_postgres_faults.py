@@ -244,8 +244,14 @@ def test_postgres_is_away_and_the_hosts_are_to_stop(fragile: PgCluster, server: 
         for name in "ab":
             with pytest.raises(Failed, match="HostDraining"):
                 fragile[name].request("r1")
+            fragile.stop(name)
     finally:
         server.restart()
+    left = owned_by(fragile, "a")  # nobody could be told
+    fragile.start("c")
+    fragile.ask_until_answered("c", left)
+    later = [each for ref in left for each in activations(fragile.records(), ref) if each.host == "c"]
+    assert {each.note for each in later} == {"FAILOVER"}
 
 
 def test_postgres_stops_answering(fragile: PgCluster, server: EmbeddedPostgres) -> None:
