@@ -404,6 +404,8 @@ class Host(ScheduleVerbs):
         deadline = self._clock.monotonic() + timeout
         if joined is not None and not frozen:
             joined.leave("the host stops")
+            if joined.has_lease:
+                closer.hand_over()
         if not frozen and not closer.drain(timeout, self._refusal()):
             log.warning("host %s: accepted messages were not all handled within %g s", self.host_id, timeout)
         self._schedules.finish(0.0 if frozen else deadline - self._clock.monotonic())

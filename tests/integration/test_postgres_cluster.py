@@ -48,6 +48,7 @@ class Lives:
         self.gate = Event()  # for Shutdown
         self.gate.set()
         self.kept = Event()  # for handlers that can't be killed
+        self.keeping = 0
 
     def on(self, host_id: str) -> Any:
         def receive(ctx: Context) -> None:
@@ -57,6 +58,7 @@ class Lives:
                 self.gate.wait()
                 self.events.append(("over", host_id, ctx.actor_ref))
             elif ctx.message == "kept":
+                self.keeping += 1
                 while not self.kept.is_set():
                     with suppress(BaseException):
                         self.kept.wait()
@@ -350,3 +352,20 @@ def test_a_handler_that_swallows_its_kill_keeps_its_actor(dsn: str) -> None:
         lives.kept.set()
         assert cluster["a"].request(ref, "who", 8.0) == "a"
         assert [what for what, _ in lives.of(ref)] == ["NEW", "ended", "FAILOVER"]
+
+
+def test_idle_actors_are_handed_over_before_a_busy_one_has_finished(abc: PostgresCluster) -> None:
+    lives = lives_of(abc)
+    refs = [Ref("life", str(n)) for n in range(30)]
+    for ref in refs:
+        abc["a"].request(ref, "who")
+    busy, *idle = (ref for ref in refs if abc["a"].ring_owner(ref) == "b")
+    abc["a"].send(busy, "kept")
+    until(lambda: lives.keeping)
+    stopping = in_background(abc.leave, "b")
+    for ref in idle:
+        assert abc["a"].request(ref, "who", 3.0) in "ac"
+    assert not stopping.ready()
+    lives.kept.set()
+    stopping.get()
+    assert abc["a"].request(busy, "who") in "ac"

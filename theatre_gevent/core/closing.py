@@ -51,6 +51,25 @@ class Closer:
         self._dispatcher.backpressure.close(refusal, actors_allowed=True)
         return self._wait_until(self._quiet, timeout)
 
+    def hand_over(self) -> None:
+        """Let the actors that are idle leave now: others may have them before the busy ones have finished.
+
+        It comes back at once, or waits while very many are on their way out. A message that comes first keeps its
+        actor here.
+        """
+        dispatcher = self._dispatcher
+        for activation in list(dispatcher.actors.values()):
+            if (
+                activation.state == ACTIVE
+                and activation.inbox is None
+                and activation.worker is None
+                and not dispatcher.lifecycle.deferred.open(activation)
+            ):
+                activation.state = LEAVING
+                dispatcher.wake(activation)
+                if len(dispatcher.ready) >= _CROWD:
+                    self._wait_until(lambda: not dispatcher.ready, 1.0)
+
     def shut_down(self, timeout: float, refusal: HostDraining) -> bool:
         """Send Shutdown to every activation and wait for them to leave; tells whether all have."""
         dispatcher = self._dispatcher
