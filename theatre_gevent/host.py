@@ -425,6 +425,7 @@ class Host(ScheduleVerbs):
         """In a child that was forked from the host's process: end this copy, and leave the original alone."""
         what = f"host {self.host_id} belongs to the process that this one was forked from"
         self._states.abandon()
+        self._schedules.abandon()
         self._registry.stop()
         self._closer.fence_all(HostNotRunning(f"{what}: start a host of its own after the fork"))
         if self._joined is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
@@ -473,6 +475,53 @@ def test_without_the_database_the_call_raises(hosts: Hosts) -> None:
         until(lambda: hosts.messages() == ["kept", "again"])
         hosts.until_settled()
         hosts.stop()
+
+
+FORK = """
+from theatre_gevent import monkey
+monkey.patch_all()
+import os, sys
+import gevent
+from theatre_gevent import Host, Ref
+
+got = []
+host = Host(host_id="a", listen="127.0.0.1:0", dsn=sys.argv[1], schedule_recovery_interval=0.1)
+host.register_actor("a", lambda ctx: got.append((ctx.message, ctx.attempt)) if ctx.schedule_id else None)
+host.start()
+for number in range(20):
+    host.send_after(Ref("a", str(number)), number, 0.3 + number / 20)
+child = os.fork()
+if child == 0:
+    gevent.sleep(1.5)  # whatever the copied greenlets do, they do it now
+    os._exit(len(got))
+with gevent.Timeout(30):
+    while len(got) < 20:
+        gevent.sleep(0.01)
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            break
+        gevent.sleep(0.01)
+    assert os.waitstatus_to_exitcode(status) == 0, "the copy has sent something"
+    host.send_after(Ref("a", "x"), "after", 0)
+    while len(got) < 21:
+        gevent.sleep(0.01)
+assert sorted(got, key=str) == sorted([("after", 1), *((number, 1) for number in range(20))], key=str), got
+pool = host._schedules._store._pool
+assert pool.discards == 0, "the copy has used the connections"
+host.stop()
+"""
+
+
+def test_a_forked_copy_touches_nothing(dsn: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", FORK, dsn],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 class Unlucky(PostgresSchedules):

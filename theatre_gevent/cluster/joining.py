@@ -119,6 +119,8 @@ class Joined:
         """In a forked child: the connections and the lease are the parent's."""
         if self._guard is not None:
             self._guard.stop()
+        if self._leased is not None:
+            self._leased.abandon()
         self.transport.abandon()
 
     def stop(self, refusal: TheatreError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,15 @@ class Pool:
             self._idle.pop()[0].close()
         for _ in range(self._waiting):
             self._free.release()
+
+    def abandon(self) -> None:
+        """In a forked child: keep copied greenlets that wait for an answer from taking it away from the parent."""
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for connection in [*self._busy, *(connection for connection, _ in self._idle)]:
+            if not connection.closed:
+                os.dup2(nothing, connection.fileno())
+        os.close(nothing)
+        self._closed = True
 
     def interrupt(self) -> None:
         """Make every statement that is under way fail now, with `AnswerLost`."""

@@ -233,6 +233,11 @@ class Cluster:
         self.keeper.rejoin()
         return self.epoch
 
+    def abandon(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        if self._pool is not None:
+            self._pool.abandon()
+
     def stop(self, timeout: float = 5.0) -> None:
         """Let go of the lock and all connections. The lease runs on in the database unless `resign` was called."""
         self.keeper.stop(timeout)

@@ -106,3 +106,7 @@ class PostgresSchedules:
     def close(self) -> None:
         """Let go of the connections."""
         self._pool.close()
+
+    def abandon(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._pool.abandon()

@@ -75,6 +75,9 @@ class Schedules(Protocol):
     def finish(self, timeout: float) -> None:
         """Wait until what has been fired is handled, and let go of the rest: the host's actors are about to end."""
 
+    def abandon(self) -> None:
+        """In a forked child: touch nothing any more, the schedules are the parent's."""
+
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the counters of schedules."""
 

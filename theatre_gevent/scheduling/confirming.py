@@ -43,6 +43,7 @@ class Confirming:
         self._work = Event()
         self._greenlet: Greenlet[..., None] | None = None
         self._failures = 0
+        self._abandoned = False
 
     def done(self, held: Held, following: int | None) -> None:
         """It has been handled; `following` is its next due time."""
@@ -64,7 +65,13 @@ class Confirming:
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
 
+    def abandon(self) -> None:
+        """In a forked child: ask the database nothing any more."""
+        self._abandoned = True
+
     def _wake(self) -> None:
+        if self._abandoned:
+            return
         self._work.set()
         if self._greenlet is None or self._greenlet.ready():
             self._greenlet = Greenlet.spawn(self._run)
@@ -73,7 +80,7 @@ class Confirming:
         while True:
             self._work.wait()
             self._work.clear()
-            while self._handled or self._back or self._untried or self._unfit:
+            while (self._handled or self._back or self._untried or self._unfit) and not self._abandoned:
                 self._try()
 
     def _try(self) -> None:

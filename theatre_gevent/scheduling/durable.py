@@ -224,6 +224,13 @@ class DurableSchedules:
             self._greenlet.kill(block=False)
         self._store.close()
 
+    def abandon(self) -> None:
+        """In a forked child: the connections are the parent's, and a byte written to one would harm it."""
+        self._stopped = True
+        self._running = self._carriers.open = False
+        self._confirming.abandon()
+        self._store.abandon()
+
     def _wait_until_settled(self, deadline: float) -> None:
         while self._held and (left := deadline - self._clock.monotonic()) > 0:
             self._settled.clear()

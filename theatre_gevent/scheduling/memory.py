@@ -207,6 +207,10 @@ class MemorySchedules:
     def finish(self, timeout: float) -> None:
         """Nothing is left to wait for."""
 
+    def abandon(self) -> None:
+        """In a forked child: the schedules are the parent's."""
+        self.pause()
+
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the counters of schedules."""
         return {

@@ -64,3 +64,6 @@ class ScheduleStore(Protocol):
 
     def close(self) -> None:
         """Let go of the connections."""
+
+    def abandon(self) -> None:
+        """In a forked child: the connections are the parent's."""
