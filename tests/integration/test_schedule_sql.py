@@ -309,6 +309,7 @@ def test_claims_of_a_large_table_look_at_what_is_due_alone(table: Table) -> None
         sql.give_back(connection, table.a.epoch, [(row.id, row.due_us, MINUTE) for row in rows[:10]], untried=False)
         sql.done(connection, [(row.id, row.due_us, None) for row in rows[10:]])
         sql.recover(connection)
+        assert len(sql.read(connection, 30)) == 30
         connection.close()
         with gevent.Timeout(10):  # a backend tells what it has done when it ends
             while True:
