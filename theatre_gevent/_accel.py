@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,14 +65,14 @@ def _why_not() -> str | None:
     if os.environ.get(SETTING, "0") not in ("", "0"):
         return f"{SETTING} is set"
     try:
-        from ._compiled import DIGEST  # type: ignore[import-not-found,unused-ignore]
+        made_of = import_module("theatre_gevent._compiled").DIGEST  # by its name: it is there after a build only
     except ImportError:
         return "the extension modules were not built"
     for module in MODULES:
         if not any(source(module, suffix).is_file() for suffix in EXTENSION_SUFFIXES):
             return f"the extension module {module} is not there for this Python"
     try:
-        if digest() != DIGEST:
+        if digest() != made_of:
             return "the sources have changed since the extension modules were built"
     except OSError:
         pass  # an installation without sources: nothing else can be meant
