@@ -30,6 +30,7 @@ class BuildAll(build_ext):
     def run(self):
         """Compile, and leave the digest of the sources beside the modules; without a compiler leave nothing."""
         self._forget()
+        digest = accel.digest()  # of before: who edits a source meanwhile is not to get away with it
         try:
             self._translate()
             super().run()
@@ -44,7 +45,7 @@ class BuildAll(build_ext):
         for folder in self._folders():
             (folder / "_compiled.py").write_text(
                 '"""Written when the extension modules were built: what they were built from."""\n\n'
-                f'DIGEST = "{accel.digest()}"\n'
+                f'DIGEST = "{digest}"\n'
             )
 
     def _folders(self):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     "core.record",
+    "core.fifo",
     "core.statistics",
     "core.activation",
     "core.context",
@@ -33,6 +34,9 @@ MODULES = (
     "core.scheduled",
     "core.waits",
     "core.worker",
+    "core.deferred",
+    "core.backpressure",
+    "core.lifecycle",
     "core.dispatcher",
 )
 """The modules with a compiled twin, relative to the package."""

@@ -16,9 +16,9 @@ in one step, so that order is kept and no message is lost.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .fifo import Fifo
 from .statistics import TypeStatistics
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Activation:
         self.actor_type = actor_type
         self.state = NEW
         self.receiver: Receiver | None = None
-        self.inbox: deque[Context] | Context | None = None
+        self.inbox: Fifo | Context | None = None
         self.worker: Worker | None = None
         self.messages_total = 0
         self.created_at = 0.0
@@ -96,12 +96,13 @@ class Activation:
     def __repr__(self) -> str:
         return f"<Activation {self.ref} {STATE_NAMES[self.state]}>"
 
-    def queue(self) -> deque[Context] | None:
+    def queue(self) -> Fifo | None:
         """Return the inbox as a queue, None if there is none."""
         inbox = self.inbox
-        if inbox is None or isinstance(inbox, deque):
+        if inbox is None or isinstance(inbox, Fifo):
             return inbox
-        self.inbox = queue = deque((inbox,))
+        self.inbox = queue = Fifo()
+        queue.append(inbox)
         return queue
 
 

@@ -2,11 +2,14 @@ cimport cython
 
 from . cimport native
 from .activation cimport Activation
+from .backpressure cimport Backpressure
 from .context cimport Context, Failure, Request, make_context, make_request
+from .fifo cimport Fifo
+from .lifecycle cimport Lifecycle
 from .requests cimport call_chain, make_pending
 from .waits cimport Waits
 
-cdef object OPEN, Parked, Worker, deque
+cdef object OPEN, Parked, Worker
 cdef int ACTIVE, LEAVING
 cdef Py_ssize_t NEVER
 cdef long long CLOSED, MAX_TURNS
@@ -23,7 +26,7 @@ cdef class Dispatcher(Waits):
     cdef public long long accepted
     cdef public dict actors
     cdef public object at_rest
-    cdef public object backpressure
+    cdef public Backpressure backpressure
     cdef public long long blocked
     cdef public object cancelled
     cdef public long long dead_lettered
@@ -34,13 +37,13 @@ cdef class Dispatcher(Waits):
     cdef public Py_ssize_t inbox_size
     cdef public list inboxes
     cdef public object lease
-    cdef public object lifecycle
+    cdef public Lifecycle lifecycle
     cdef public double now
     cdef public object on_lapse
     cdef public object options
     cdef public bint owed
     cdef public list parked
-    cdef public object ready
+    cdef public Fifo ready
     cdef public long long received
     cdef public object registry
     cdef public double request_timeout
@@ -51,10 +54,11 @@ cdef class Dispatcher(Waits):
     cdef public set workers
     cdef public double yield_at
 
-    @cython.locals(activation=Activation)
+    @cython.locals(activation=Activation, queue=Fifo)
     cpdef send(self, object ref, object body, object _sender=*)
 
-    @cython.locals(activation=Activation, parent=Context, now=double, deadline=double, request=Request, desk=Desk)
+    @cython.locals(activation=Activation, parent=Context, now=double, deadline=double, request=Request, desk=Desk, queue=Fifo,
+        seconds=double)
     cpdef request(self, object ref, object body, object timeout=*, Context _ctx=*)
 
     @cython.locals(activation=Activation)
@@ -62,11 +66,14 @@ cdef class Dispatcher(Waits):
 
     cpdef _await(self, Request request, double timeout)
 
+    @cython.locals(queue=Fifo, lines=dict)
     cpdef bint deliver(self, Activation activation, Context ctx) except -1
 
-    cpdef wake(self, Activation activation)
+    @cython.locals(queue=Fifo)
+    cpdef Fifo wake(self, Activation activation)
 
-    @cython.locals(activation=Activation, pending=Request, now=double, yield_at=double, lease_until=double, desk=Desk, owed=bint)
+    @cython.locals(activation=Activation, pending=Request, now=double, yield_at=double, lease_until=double, desk=Desk, owed=bint,
+        ready=Fifo, resumes=Fifo)
     cpdef dispatch(self)
 
     cpdef Py_ssize_t busy(self) except -1

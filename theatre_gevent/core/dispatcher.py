@@ -10,7 +10,6 @@ the worker switches straight back with the reply, without the hub (1.7 us agains
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
@@ -21,6 +20,7 @@ from . import native
 from .activation import ACTIVE, LEAVING, Activation
 from .backpressure import Backpressure
 from .context import OPEN, Context, Failure, Request, make_context, make_request
+from .fifo import Fifo
 from .inbox import CLOSED, MAX_TURNS, NEVER, TIME_BUDGET
 from .lifecycle import Lifecycle
 from .remote import UNLIMITED, Leased, Parked, Router
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .scheduled import Schedules
 
 
-WORKER_DEPTH = 6
+WORKER_DEPTH = 24
 """Calls, each from C into the interpreter again."""
 
 
@@ -117,10 +117,10 @@ class Dispatcher(Waits):
         self.request_timeout = options.request_timeout
         self.cancelled = Event()
 
-        self.ready: deque[Activation] = deque()
+        self.ready: Fifo = Fifo()
         self.parked: list[Desk] = []
         self.workers: set[Worker] = set()
-        self.inboxes: list[deque[Context]] = []
+        self.inboxes: list[Fifo] = []
         self.now = 0.0
         """The clock's reading when the hub last let actors run, or later: one object for all that happens in 5 ms."""
         self.yield_at = 0.0
@@ -181,25 +181,26 @@ class Dispatcher(Waits):
                 if not self.armed:
                     self.arm()
         else:
-            if type(inbox) is not deque:
-                inbox = self.wake(activation)
-            if len(inbox) >= self.inbox_size:
+            queue: Fifo = inbox if type(inbox) is Fifo else self.wake(activation)
+            if len(queue) >= self.inbox_size:
                 self.backpressure.stand_in_line(activation, make_context(activation, body, _sender))
                 return
-            inbox.append(make_context(activation, body, _sender))
+            queue.append(make_context(activation, body, _sender))
         self.accepted += 1
 
     def request(self, ref: Ref, body: object, timeout: float | None = None, _ctx: Context | None = None) -> Any:
         """Accept a message and wait for the reply. `_ctx` is that of the asking handler, None when asked outside."""
         if timeout is None:
-            timeout = self.request_timeout
-        elif type(timeout) is not float or not 0.0 < timeout < MAX_TIMEOUT:
-            timeout = check_timeout(timeout)
+            seconds = self.request_timeout
+        elif type(timeout) is float and 0.0 < timeout < MAX_TIMEOUT:
+            seconds = timeout
+        else:
+            seconds = check_timeout(timeout)
         if native.get_ident() != self.thread:
-            return self.threads.call(self.request, (ref, body, timeout, _ctx), timeout + 1.0)
+            return self.threads.call(self.request, (ref, body, seconds, _ctx), seconds + 1.0)
         me = native.getcurrent()
-        now = self.monotonic()
-        deadline = now + timeout
+        now = native.read(self.monotonic)
+        deadline = now + seconds
         parent = sender = None
         if type(me) is Worker and me.desk.dispatcher is self:
             parent = me.desk.ctx
@@ -225,7 +226,7 @@ class Dispatcher(Waits):
             if self.router is not None and (way := self.router.way(ref)) is not None:
                 elsewhere = make_request(None, body, sender, me, deadline, parent, False, None, OPEN, NEVER)
                 self.router.ask(way, ref, elsewhere)
-                return self._await(elsewhere, timeout)
+                return self._await(elsewhere, seconds)
             activation = self.registry.activate(ref)
         if (
             now >= self.hand_until
@@ -234,7 +235,7 @@ class Dispatcher(Waits):
             or self.handed_over >= self.hand_limit
         ):
             request = make_request(activation, body, sender, me, deadline, parent, False, None, OPEN, NEVER)
-            return self._queue(request, timeout)
+            return self._queue(request, seconds)
         # Handed over: the worker runs here and now, and switches straight back with the reply. The queue of the host
         # gets no longer by it, so its bound does not matter here.
         request = make_request(activation, body, sender, me, deadline, parent, True, self.in_hand, OPEN, NEVER)
@@ -244,13 +245,12 @@ class Dispatcher(Waits):
             desk.work = request
         else:
             inbox: Any = activation.inbox
-            if type(inbox) is not deque:
-                inbox = self.wake(activation)
-            if len(inbox) >= self.inbox_size:
+            queue: Fifo = inbox if type(inbox) is Fifo else self.wake(activation)
+            if len(queue) >= self.inbox_size:
                 request.in_hand = False
                 request.below = None
-                return self._queue(request, timeout)
-            inbox.append(request)
+                return self._queue(request, seconds)
+            queue.append(request)
             self.accepted += 1
             self.requests_queued += 1
             desk = self.parked.pop()
@@ -275,7 +275,7 @@ class Dispatcher(Waits):
             self.deadlines.discard(request, request.bucket)
         result = request.result
         if type(result) is Failure:
-            raise self.failure(request, timeout)
+            raise self.failure(request, seconds)
         return result
 
     def _queue(self, request: Request, timeout: float) -> Any:
@@ -332,12 +332,11 @@ class Dispatcher(Waits):
                 if not self.armed:
                     self.arm()
         else:
-            if type(inbox) is not deque:
-                inbox = self.wake(activation)
+            queue: Fifo = inbox if type(inbox) is Fifo else self.wake(activation)
             lines = self.backpressure.lines
-            if len(inbox) >= self.inbox_size or (lines and activation in lines):
+            if len(queue) >= self.inbox_size or (lines and activation in lines):
                 return False
-            inbox.append(ctx)
+            queue.append(ctx)
         self.accepted += 1
         return True
 
@@ -382,19 +381,20 @@ class Dispatcher(Waits):
         finally:
             self.lifecycle.forget(ref, pending)
 
-    def wake(self, activation: Activation) -> deque[Context]:
+    def wake(self, activation: Activation) -> Fifo:
         """See to it that an activation gets a turn; returns its inbox as a queue."""
-        inbox: Any = activation.inbox
-        if type(inbox) is not deque:
-            first = inbox
-            inbox = activation.inbox = self.inboxes.pop() if self.inboxes else deque()
-            if first is not None:
-                inbox.append(first)
-            elif activation.worker is None:
-                self.ready.append(activation)
-                if not self.armed:
-                    self.arm()
-        return inbox  # type: ignore[no-any-return]
+        first: Any = activation.inbox
+        if type(first) is Fifo:
+            return first
+        queue: Fifo = self.inboxes.pop() if self.inboxes else Fifo()
+        activation.inbox = queue
+        if first is not None:
+            queue.append(first)
+        elif activation.worker is None:
+            self.ready.append(activation)
+            if not self.armed:
+                self.arm()
+        return queue
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -404,7 +404,7 @@ class Dispatcher(Waits):
         Until nothing is left to do or the time budget is spent. `armed` stays true meanwhile: nobody arms again.
         """
         ready, resumes, monotonic = self.ready, self.resumes, self.monotonic
-        self.now = now = monotonic()
+        self.now = now = native.read(monotonic)
         lease_until = self.lease.lease_until
         if now >= lease_until:
             self._lapse()
@@ -429,7 +429,7 @@ class Dispatcher(Waits):
                     waiting: Any = pending.greenlet
                     if type(waiting) is Parked:
                         pending.greenlet = None
-                        waiting.deliver(pending)  # type: ignore[arg-type]
+                        waiting.deliver(pending)
                     elif waiting is not None:
                         native.switch(waiting)
                 elif ready:
@@ -443,7 +443,7 @@ class Dispatcher(Waits):
                         native.switch(desk.worker)
                     else:
                         _switch_deep(WORKER_DEPTH, Worker(self, activation))
-                now = monotonic()
+                now = native.read(monotonic)
         finally:
             self.armed = False
             self._count_blocked()

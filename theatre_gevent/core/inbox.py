@@ -1,6 +1,6 @@
 """Inboxes, lent to activations while they have work.
 
-An inbox is a `collections.deque`. No greenlet ever blocks on one: a worker takes an activation only when its inbox
+An inbox is a `Fifo`. No greenlet ever blocks on one: a worker takes an activation only when its inbox
 has something in it, and senders at a full one wait in the activation's own line. So a `gevent.queue.Queue` would add
 its locks' 90 ns to each message and give nothing back; worse, a putter that it keeps waiting inside would be lost when
 the inbox goes back to the pool.

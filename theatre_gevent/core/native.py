@@ -14,5 +14,16 @@ if TYPE_CHECKING:
 get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 """The number of this thread, whatever is patched."""
 
+
+def read(monotonic: Callable[[], float]) -> float:
+    """Return the reading of a clock; without a call of Python's where it is the machine's own."""
+    return monotonic()
+
+
+def has_context(current: greenlet) -> bool:
+    """Tell whether `current`, the greenlet that runs, has set any of `contextvars`."""
+    return current.gr_context is not None
+
+
 switch = greenlet.switch
 """Switch to a greenlet, without what gevent's classes do around it."""

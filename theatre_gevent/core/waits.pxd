@@ -3,8 +3,9 @@ cimport cython
 from . cimport native
 from ..logic.deadlines cimport Deadlines
 from .context cimport Context, Failure, RemoteRequest, Request
+from .fifo cimport Fifo
 
-cdef object OPEN, deque
+cdef object OPEN
 cdef Py_ssize_t NEVER
 
 
@@ -21,7 +22,7 @@ cdef class Waits:
     cdef public long long replies_late
     cdef public long long requests_abandoned
     cdef public long long requests_timed_out
-    cdef public object resumes
+    cdef public Fifo resumes
     cdef public unsigned long thread
     cdef public object threads
 

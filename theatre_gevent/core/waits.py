@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ..errors import RequestTimeout, TheatreError
 from ..logic.deadlines import Deadlines
 from . import native
 from .context import OPEN, Failure, RemoteRequest, Request
+from .fifo import Fifo
 from .inbox import NEVER
 from .threads import ThreadBridge
 
@@ -50,7 +50,7 @@ class Waits:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.monotonic = clock.monotonic
-        self.resumes: deque[Request] = deque()
+        self.resumes: Fifo = Fifo()
         self.in_hand: Request | None = None
         self.armed = False
         self.requests_timed_out = 0

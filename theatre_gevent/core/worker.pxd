@@ -2,9 +2,12 @@ cimport cython
 
 from . cimport native
 from .activation cimport Activation, ActorType
+from .backpressure cimport Backpressure
 from .context cimport Context, Request
+from .deferred cimport DeferredReplies
+from .fifo cimport Fifo
 
-cdef object OPEN, UNLIMITED, deque
+cdef object OPEN, UNLIMITED
 cdef int ACTIVE
 cdef Py_ssize_t MAX_PARKED, MAX_POOLED, TURN_BUDGET
 
@@ -22,10 +25,16 @@ cdef class Desk:
     cdef public Context ctx
     cdef public Request back
 
-    @cython.locals(dispatcher=Dispatcher, activation=Activation, request=Request, back=Request, now=double, actor_type=ActorType, left=Py_ssize_t)
+    @cython.locals(
+        ready=Fifo, parked=list, backpressure=Backpressure, deferred=DeferredReplies, lines=dict,
+        dispatcher=Dispatcher, activation=Activation, request=Request, back=Request, now=double, actor_type=ActorType, left=Py_ssize_t
+    )
     cpdef run(self)
 
-    @cython.locals(dispatcher=Dispatcher, handled=Py_ssize_t, budget=Py_ssize_t, ctx=Context, actor_type=ActorType, timed=Py_ssize_t, leased=bint)
+    @cython.locals(
+        dispatcher=Dispatcher, handled=Py_ssize_t, budget=Py_ssize_t, ctx=Context, actor_type=ActorType, timed=Py_ssize_t, leased=bint,
+        inbox=Fifo, lines=dict, back=Request
+    )
     cpdef _turn(self, Activation activation)
 
     @cython.locals(dispatcher=Dispatcher)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet
@@ -10,6 +9,7 @@ from gevent import Greenlet
 from . import native
 from .activation import ACTIVE
 from .context import OPEN, Context, Request
+from .fifo import Fifo
 from .inbox import MAX_PARKED, MAX_POOLED, TURN_BUDGET
 from .remote import UNLIMITED
 
@@ -85,7 +85,7 @@ class Desk:
         lines = backpressure.lines
         activation: Activation
         while True:
-            if worker.gr_context is not None:
+            if native.has_context(worker):
                 worker.gr_context = None  # what the last actor put into contextvars is not for this one
             work = self.work
             if work is None:
@@ -94,14 +94,15 @@ class Desk:
             self.work = None
             # One message alone, from the inbox or handed over without it, takes the shortest way there is.
             ctx: Any
+            request: Request | None = None
             if type(work) is Request:
-                ctx = work
-                activation = ctx._activation
+                ctx = request = work
+                activation = request._activation
                 dispatcher.handed_over += 1
             else:
                 activation = work
                 ctx = activation.inbox
-                if type(ctx) is deque or activation.state != ACTIVE or lines:
+                if type(ctx) is Fifo or activation.state != ACTIVE or lines:
                     ctx = None
                     self._turn(activation)
                 else:
@@ -122,16 +123,19 @@ class Desk:
                 except BaseException as error:  # noqa: BLE001 - answered, logged and counted there
                     dispatcher.lifecycle.failed(self, activation, ctx, error)
                 self.ctx = self.activation = None
-                if type(ctx) is not Context and ctx.result is OPEN and activation.worker is worker:
+                if request is not None:
+                    if request.result is OPEN and activation.worker is worker:
+                        deferred.add(activation, request)
+                elif type(ctx) is not Context and ctx.result is OPEN and activation.worker is worker:
                     deferred.add(activation, ctx)
                 if activation.inbox is None:
                     if activation.worker is worker:  # else it has ended
                         activation.worker = None
                 else:
                     self.release(activation)
-                if ctx is work and ctx.in_hand and ctx.result is not OPEN:
+                if request is not None and request.in_hand and request.result is not OPEN:
                     parked.append(self)
-                    native.switch(ctx.greenlet)
+                    native.switch(request.greenlet)
                     continue
                 dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
                 if backpressure.room is not None:
@@ -142,7 +146,7 @@ class Desk:
                     parked.append(self)
                     native.switch(back.greenlet)
                     continue
-            now = monotonic()
+            now = native.read(monotonic)
             dispatcher.turns_left -= 1
             if now < dispatcher.yield_at and dispatcher.turns_left > 0:
                 activation.last_active = dispatcher.now
@@ -176,9 +180,7 @@ class Desk:
                     self._over(activation, 0)
             if not goes_on:
                 return
-        inbox: Any = activation.inbox
-        if type(inbox) is not deque:
-            inbox = dispatcher.wake(activation)
+        inbox = dispatcher.wake(activation)
         receive = activation.receiver.receive  # type: ignore[union-attr]
         back: Any = self.back
         lines = dispatcher.backpressure.lines
@@ -193,7 +195,7 @@ class Desk:
         lease = dispatcher.lease
         leased = lease is not UNLIMITED
         while handled < budget and inbox:  # a freeze empties it
-            if leased and dispatcher.monotonic() >= lease.lease_until:
+            if leased and native.read(dispatcher.monotonic) >= lease.lease_until:
                 dispatcher.yield_at = 0.0  # the rest of the loop's time is over as well
                 break
             handled += 1
@@ -218,7 +220,7 @@ class Desk:
             if type(ctx) is not Context:
                 if ctx.result is OPEN:
                     dispatcher.lifecycle.deferred.add(activation, ctx)
-                elif ctx is back and ctx.in_hand:
+                elif ctx is back and back.in_hand:
                     break
         self.ctx = self.activation = None
         activation.messages_total += handled
@@ -231,7 +233,7 @@ class Desk:
         else:  # the common case of `release`, without the call
             activation.worker = activation.inbox = None
             if len(dispatcher.inboxes) < MAX_POOLED:
-                dispatcher.inboxes.append(inbox)  # type: ignore[arg-type]
+                dispatcher.inboxes.append(inbox)
 
     def _over(self, activation: Activation, handled: int) -> None:
         """Bring the accounts up to date at the early end of a turn, and let senders go on that waited for room."""

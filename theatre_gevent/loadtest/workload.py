@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor
 from random import Random
 from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING
@@ -157,7 +158,7 @@ def work(
     """
     random, clock, clock_ns = rng.random, perf_counter, perf_counter_ns
     send, request, record = host.send, host.request, tally.latencies.record
-    size = len(refs)
+    size = float(len(refs))  # a product of floats takes a third of the time of a mixed one
     send_below = sendpct / 100
     time_below = send_below + (1 - send_below) / TIMED_EVERY
     chunk = range(_CHUNK)
@@ -168,7 +169,7 @@ def work(
         try:
             for done in chunk:  # noqa: B007 - it counts what was done when an operation raises
                 place = random() * size
-                number = int(place)
+                number = floor(place)
                 share = place - number
                 if share < send_below:
                     send(refs[number], PING)
