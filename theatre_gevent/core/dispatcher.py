@@ -167,8 +167,10 @@ class Dispatcher(Waits):
         if self.accepted >= self.accept_limit and not self.backpressure.admit(ref, body, _sender, None):
             return
         try:
-            activation = self.actors[ref]
-        except (KeyError, TypeError):
+            activation = self.actors.get(ref)
+        except TypeError:
+            activation = None  # not hashable: not a Ref
+        if activation is None:
             if self.router is not None and (way := self.router.way(ref)) is not None:
                 self.router.send(way, ref, body, _sender)
                 return
@@ -219,8 +221,10 @@ class Dispatcher(Waits):
             if parent is not None and (cycle := call_chain(parent, ref)) is not None:
                 raise CallCycle(cycle)
         try:
-            activation = self.actors[ref]
-        except (KeyError, TypeError):
+            activation = self.actors.get(ref)
+        except TypeError:
+            activation = None  # not hashable: not a Ref
+        if activation is None:
             if self.accept_limit < 0 and not self.backpressure.is_open():
                 self._admit(ref, body, sender, deadline)
             if self.router is not None and (way := self.router.way(ref)) is not None:
