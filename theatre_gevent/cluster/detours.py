@@ -50,19 +50,21 @@ class Detour:
 
     Attributes:
         ref: The ref.
+        back: How many of the first entries have come back from other hosts.
         entries: `HeldSend`, `core.context.Request` and `Arrived`, in the order they came.
         line: Who waits for room, and callers of `spawn_local` that wait for the actor to be placed.
         owner: The host that is said to own the actor, None if nobody has said so.
         since: When it last got a message, in the clock's monotonic seconds.
     """
 
-    __slots__ = ("_detours", "entries", "line", "owner", "ref", "since")
+    __slots__ = ("_detours", "back", "entries", "line", "owner", "ref", "since")
 
     def __init__(self, detours: Detours, ref: Ref, since: float) -> None:
         self._detours = detours
         self.ref = ref
         self.since = since
         self.entries: list[HeldSend | Request | Arrived] = []
+        self.back = 0
         self.line: list[Pending] = []
         self.owner: str | None = None
 
@@ -113,6 +115,12 @@ class Detours:
         """Put a message behind those that wait. Each may wait as long as the first."""
         detour.since = self._dispatcher.monotonic()
         detour.entries.append(entry)
+        self.held += 1
+
+    def hold_again(self, detour: Detour, entry: HeldSend | Request) -> None:
+        """Put a message that has come back before those that were sent after it, and are here already."""
+        detour.entries.insert(detour.back, entry)
+        detour.back += 1
         self.held += 1
 
     def close(self, detour: Detour) -> list[HeldSend | Request | Arrived]:

@@ -12,6 +12,8 @@ from ..core.scheduled import context
 from ..errors import HostNotRunning, NoOwner, TheatreError, UnregisteredActorType
 from ..logic import envelopes
 from ..logic.bodies import pack_body
+from .barriers import is_barrier
+from .detours import Arrived
 from .returning import unpack
 
 if TYPE_CHECKING:
@@ -82,6 +84,9 @@ class Incoming:
             if kind is not envelopes.Send and kind is not envelopes.Request:
                 log.warning("host %s sent a %s where only requests belong", inlet.peer.host_id, kind.__name__)
                 continue
+            if kind is envelopes.Request and message.headers is not None and message.headers.barrier:
+                self._barrier(inlet, message)
+                continue
             if dispatcher.accepted >= dispatcher.accept_limit:
                 refusal = dispatcher.backpressure.make_room(message.ref, patience)
                 if refusal is not None:
@@ -97,8 +102,20 @@ class Incoming:
         for message, reason in unmade:
             self._unmade(inlet, message, reason)
 
+    def _barrier(self, inlet: Inlet, message: envelopes.Request) -> None:
+        """Say that nothing which came before can come back any more, once that is so."""
+        detour = self._router.detours.get(message.ref)
+        entries = () if detour is None else detour.entries
+        if detour is not None and any(type(entry) is Arrived and entry.inlet is inlet for entry in entries):
+            self._router.detours.hold(detour, Arrived(inlet, message))
+        else:
+            inlet.send(envelopes.Reply(message.seq, inlet.peer.epoch, None))
+
     def take(self, inlet: Inlet, message: Any, activation: Activation) -> None:
         """Deliver a message to an activation of this host, without waiting."""
+        if type(message) is envelopes.Request and is_barrier(message):
+            self._barrier(inlet, message)
+            return
         dispatcher = self._dispatcher
         ctx: Context
         if type(message) is envelopes.Send:

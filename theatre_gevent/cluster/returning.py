@@ -87,6 +87,8 @@ class Returning:
             self._dispatcher.complete(request, Failure(error))
 
     def _late(self, message: envelopes.Reply | envelopes.Failure) -> None:
+        if self._router.barriers.answered(message.seq):
+            return
         self._dispatcher.replies_late += 1
         if type(message) is envelopes.Failure and _was_refused(message):
             self._router.take_back()
@@ -108,7 +110,7 @@ class Returning:
         router.evict(asked.ref, host_id)
         if isinstance(verdict, Retry):
             owner = None if failure.headers is None else failure.headers.owner
-            self._ask_again(request, owner, verdict.delay)
+            self._ask_again(request, owner, verdict.delay, host_id)
             return
         router.take_back()
         error = envelopes.error_of(failure, asked.ref)
@@ -116,11 +118,11 @@ class Returning:
             error = no_owner(asked.ref, verdict.reason)
         self._dispatcher.complete(request, Failure(error))
 
-    def _ask_again(self, request: Request, owner: str | None, delay: float) -> None:
+    def _ask_again(self, request: Request, owner: str | None, delay: float, by: str | None = None) -> None:
         asked: Any = request._activation
         asked.attempt += 1
         asked.host_id = ""  # nobody has it now; a host that goes down meanwhile does not take it along
-        self._detour(asked.ref, request, owner, delay)
+        self._detour(asked.ref, request, owner, delay, by)
 
     def _came_back(self, host_id: str, message: envelopes.Returned) -> None:
         """A plain message was not taken. It stays counted as forwarded while it waits for its next attempt."""
@@ -133,28 +135,43 @@ class Returning:
             headers.attempt += 1
             owner, headers.owner = headers.owner, None
             entry = HeldSend(message.body, message.sender, headers)
-            self._detour(message.ref, entry, owner, verdict.delay)
+            self._detour(message.ref, entry, owner, verdict.delay, host_id)
             return
         router.forwarded -= 1
         reason = message.text or verdict.reason
         router.settling.lose(message.ref, message.body, message.sender, reason, None)
 
-    def _detour(self, ref: Ref, entry: HeldSend | Request, owner: str | None, delay: float) -> None:
-        """Have a message wait for its next attempt; what comes for the same actor meanwhile stays behind it."""
-        detours = self._router.detours
+    def _detour(
+        self, ref: Ref, entry: HeldSend | Request, owner: str | None, delay: float, by: str | None = None
+    ) -> None:
+        """Have a message wait for its next attempt; what comes for the same actor meanwhile stays behind it.
+
+        So does what else comes back from the host that it came back from: all of that is awaited.
+        """
+        router, clock = self._router, self._dispatcher.clock
+        detours = router.detours
         detour = detours.get(ref)
         if detour is None:
             detour = detours.open(ref)
-            self._router.unlearn(ref)
+            router.unlearn(ref)
             detour.owner = owner
-            self._dispatcher.clock.call_later(delay, lambda: self._router.settling.again(detour))
-        detours.hold(detour, entry)
+
+            def go_on() -> None:
+                clock.call_later(delay, lambda: router.settling.again(detour))
+
+            link = None if by is None else router.transport.link(by)
+            if link is not None and link.is_up:
+                router.barriers.ask(ref, link, go_on)
+            else:
+                go_on()
+        detours.hold_again(detour, entry)
 
     # -- connections that break --------------------------------------------------------------------------------
 
     def down(self, host_id: str, error: BaseException) -> None:
         """A link has lost its connection: what was written may have been handled, and will not be answered."""
         router = self._router
+        router.barriers.down(host_id)
         link = router.transport.link(host_id)
         waiting = {getattr(message, "seq", None) for message in (() if link is None else link.unsent())}
         for seq, request in list(router.pending.items()):
@@ -171,6 +188,8 @@ class Returning:
         """
         router = self._router
         for message in messages:
+            if type(message) is envelopes.Request and router.barriers.answered(message.seq):
+                continue
             if type(message) is envelopes.Returned:
                 router.incoming.keep(message, error)  # it could not even be given back
             elif type(message) is envelopes.Send:

@@ -15,6 +15,7 @@ from ..logic import envelopes
 from ..logic.bodies import pack_body
 from ..logic.routing import Forward, NoRoute, decide
 from ..messages import InitReason
+from .barriers import Barriers
 from .claiming import Claiming
 from .detours import Arrived, Detour, Detours, HeldSend
 from .incoming import Incoming
@@ -40,6 +41,9 @@ log = logging.getLogger("theatre_gevent.cluster")
 
 _MAX_WAYS = 1 << 18
 """Placements remembered at most."""
+
+_OLD = 2.0
+"""Seconds for which messages may be on a way that is in use no more."""
 
 MUST_CLAIM: Any = object()
 """A place that is here once the actor has been claimed."""
@@ -76,12 +80,16 @@ class ClusterRouter:
         # so that the look-up of every message is one dict access.
         self._ways: dict[Ref, Link] = {}
         self._ways_until = 0.0
+        # Those that have been in use until the members changed: messages may be on their way there.
+        self._old_ways: dict[Ref, Link] = {}
+        self._old_until = 0.0
         self._ttl = placement_ttl
         self.detours = Detours(dispatcher)
         self.settling = Settling(self)
         self.claiming = None if store is None else Claiming(self, store)
         self._incoming = Incoming(dispatcher, self)
         self._returning = Returning(self)
+        self.barriers = Barriers(dispatcher.clock, self._next_seq)
         self.pending: dict[int, Request] = {}
         self._seq = 0
         self.host_id = cluster.host_id
@@ -112,8 +120,19 @@ class ClusterRouter:
         }
 
     def _members_changed(self) -> None:
-        self._ways.clear()
+        self._forget_ways()
         self.transport.set_peers({h: a for h, a in self.cluster.hosts.items() if h != self.host_id})
+
+    def _forget_ways(self, host_id: str | None = None) -> None:
+        """Look for actors anew, for those at one host or for all."""
+        now = self.dispatcher.now
+        if now >= self._old_until or len(self._old_ways) >= _MAX_WAYS:
+            self._old_ways.clear()
+        self._old_until = now + _OLD
+        gone = {ref: link for ref, link in self._ways.items() if host_id in (None, link.host_id)}
+        self._old_ways.update(gone)
+        for ref in gone:
+            del self._ways[ref]
 
     # -- where to ----------------------------------------------------------------------------------------------
 
@@ -145,6 +164,13 @@ class ClusterRouter:
         if detour is not None:
             return detour
         place = self.place(ref)
+        old = self._old_ways.pop(ref, None) if self._old_ways else None
+        if old is not None and place is not None and place is not old and old.is_up:
+            # What was sent the old way may come back. Until it has, or is accepted, nothing goes past it.
+            self.unlearn(ref)
+            waiting = self.detours.open(ref)
+            self.barriers.ask(ref, old, lambda: self.settling.again(waiting))
+            return waiting
         return self.claim(ref) if place is MUST_CLAIM else place
 
     def place(self, ref: Ref, owner: str | None = None) -> Link | None:
@@ -285,7 +311,7 @@ class ClusterRouter:
     def ask_at(self, link: Link, asked: Asked, request: Request) -> None:
         """Put a request that is packed into the queue of a link."""
         if not asked.seq:
-            self._seq = asked.seq = self._seq + 1
+            asked.seq = self._next_seq()
         self.pending[asked.seq] = request
         asked.host_id = link.host_id
         left = request.deadline - self.dispatcher.monotonic()
@@ -294,6 +320,10 @@ class ClusterRouter:
         if asked.chain is not None or asked.attempt or firing is not None:
             headers = envelopes.Headers(attempt=asked.attempt, chain=asked.chain, schedule=firing)
         link.send(envelopes.Request(asked.ref, asked.body, asked.seq, max(0.0, left), request.sender, headers))
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
 
     def forget(self, request: Request) -> None:
         """The requester goes on: a reply that comes later is late."""
@@ -366,7 +396,7 @@ class ClusterRouter:
     def leaving(self, host_id: str, reason: str) -> None:
         """A peer takes no new work."""
         log.info("host %s: %s leaves: %s", self.host_id, host_id, reason)
-        self._ways = {ref: link for ref, link in self._ways.items() if link.host_id != host_id}
+        self._forget_ways(host_id)
         self.cluster.mark_leaving(host_id)
 
     def down(self, host_id: str, error: BaseException) -> None:
@@ -394,7 +424,7 @@ class ClusterRouter:
         """Begin to leave: tell the peers, and find other places for what waits to be placed here."""
         self.is_leaving = True
         announce()
-        self._ways.clear()
+        self._forget_ways()
         if self.claiming is not None:
             for detour in self.detours:
                 if self.claiming.withdraw(detour.ref):

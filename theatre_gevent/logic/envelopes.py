@@ -54,6 +54,8 @@ class Headers(Struct, omit_defaults=True, gc=False):
         owner: The host that owns the actor, as far as the one that answers NOT_HERE knows.
         schedule: The due time that the message was sent for, if it comes from a schedule.
         refused: In a failure: the request was not accepted, and no handler has seen it.
+        barrier: In a request: nobody handles it. The answer says that every message that was sent before it to the
+            same actor has been accepted, or has come back.
     """
 
     attempt: Annotated[int, Meta(ge=0, le=1000)] = 0
@@ -63,6 +65,7 @@ class Headers(Struct, omit_defaults=True, gc=False):
     owner: str | None = None
     schedule: Firing | None = None
     refused: bool = False
+    barrier: bool = False
 
 
 # gc=False: an envelope lives from the encoder to the next one, and bodies in it are trees. 85 ns to make, not 149.

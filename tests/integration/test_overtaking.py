@@ -1,0 +1,65 @@
+"""Messages that come back from a host which does not take them are not overtaken by those that were sent after them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.integration.cluster_support import Cluster
+from tests.support import until
+from tests.transports import Node
+from theatre_gevent import Ref
+from theatre_gevent.logic import envelopes
+
+
+def give_back(node: Node, message: Any, owner: str) -> None:
+    """Say that a plain message belongs to another host."""
+    headers = message.headers or envelopes.Headers()
+    headers.owner = owner
+    returned = envelopes.Returned(message.ref, message.body, envelopes.NOT_HERE, "not here", message.sender, headers)
+    node.records.inlets["a"].send(returned)
+
+
+class Stranger(Node):
+    """A host in the hands of a test: it keeps the messages that it gets."""
+
+    def __init__(self) -> None:
+        super().__init__("x")
+        self.got: list[Any] = []
+        self.records.received = self._received  # type: ignore[method-assign]
+
+    def _received(self, source: Any, messages: list[Any], unmade: list[Any]) -> None:
+        self.records.inlets[source.peer.host_id] = source
+        for message in messages:
+            headers = getattr(message, "headers", None)
+            if (headers is not None and getattr(headers, "barrier", False)) or isinstance(message, envelopes.Send):
+                self.got.append(message)
+
+
+def test_a_message_that_comes_back_late_is_not_overtaken() -> None:
+    with Cluster("ab") as cluster:
+        cluster.lossy = True
+        a, b = cluster["a"], cluster["b"]
+        stranger = Stranger()
+        try:
+            a.set_peers({"b": str(b.address), "x": stranger.addr})
+            b.set_peers({"a": str(a.address)})
+            until(lambda: a.metrics.snapshot()["peers_up"] == 2)
+            ref = next(
+                ref for n in range(1000) if a.ring_owner(ref := Ref("x", str(n))) == "x" and b.ring_owner(ref) == "b"
+            )
+            a.send(ref, 1)
+            a.send(ref, 2)
+            until(lambda: len(stranger.got) == 2)
+            give_back(stranger, stranger.got[0], "b")
+            until(lambda: cluster.actors.at(ref) == [1] or len(stranger.got) > 2)
+            a.send(ref, 3)
+            until(lambda: cluster.actors.at(ref) == [1, 3] or len(stranger.got) > 2)
+            give_back(stranger, stranger.got[1], "b")
+            for message in stranger.got[2:]:
+                stranger.records.inlets["a"].send(
+                    envelopes.Reply(message.seq, stranger.records.inlets["a"].peer.epoch, None)
+                )
+            until(lambda: len(cluster.actors.at(ref)) == 3)
+            assert cluster.actors.at(ref) == [1, 2, 3]
+        finally:
+            stranger.transport.stop(0.5)
