@@ -38,6 +38,13 @@ MODULES = (
     "core.backpressure",
     "core.lifecycle",
     "core.dispatcher",
+    "logic.bodies",
+    "logic.codec",
+    "cluster.outbox",
+    "cluster.inlet",
+    "cluster.incoming",
+    "cluster.returning",
+    "cluster.router",
 )
 """The modules with a compiled twin, relative to the package."""
 
