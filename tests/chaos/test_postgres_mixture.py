@@ -62,7 +62,7 @@ class Mixture:
         self.cluster.note_fault(since, boottime())
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])  # each takes 20 seconds; 2 to 7 have been tried
 def test_a_mixture(tmp_path: Path, dsn: str, seed: int) -> None:
     proxies = {name: DatabaseProxy(dsn) for name in "abc"}
     try:
