@@ -13,7 +13,6 @@ import hashlib
 import importlib.util
 import os
 import sys
-from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,13 +70,24 @@ def digest() -> str:
     return made_of.hexdigest()
 
 
+def _built_from() -> str | None:
+    """Return the digest of what the extension modules beside this file were built from, None if there are none."""
+    # By its path: the import system might find that of another copy of the package, which is installed.
+    spec = importlib.util.spec_from_file_location("theatre_gevent._compiled", HERE / "_compiled.py")
+    if spec is None or spec.loader is None or not (HERE / "_compiled.py").is_file():
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: str = module.DIGEST
+    return found
+
+
 def _why_not() -> str | None:
     """Return why plain Python is used, None if it is not."""
     if os.environ.get(SETTING, "0") not in ("", "0"):
         return f"{SETTING} is set"
-    try:
-        made_of = import_module("theatre_gevent._compiled").DIGEST  # by its name: it is there after a build only
-    except ImportError:
+    made_of = _built_from()
+    if made_of is None:
         return "the extension modules were not built"
     for module in MODULES:
         if not any(source(module, suffix).is_file() for suffix in EXTENSION_SUFFIXES):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import DatabaseUnavailable
-from ..logic.lease import ATTEMPT
 from . import postgres
 from .green import GreenConnection, connect
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
 _AGAIN = 0.02  # seconds between looks whether a lost session has ended
 _GHOST = 1.0  # seconds that it may take to end
+_CONNECT = 0.5  # seconds that making a connection gets at least
 _LEAST = 0.1  # seconds that a statement gets at least, or its connection would be lost for nothing
 
 
@@ -64,7 +64,7 @@ class Session:
         try:
             self.connection = connect(
                 self._dsn,
-                connect_timeout=ATTEMPT,
+                connect_timeout=max(_CONNECT, self._patience),  # several attempts within a lease
                 statement_timeout=self._patience,
                 application_name=f"theatre_gevent keeper of {self._host_id}",
             )
