@@ -428,7 +428,10 @@ def test_the_wheel_works(own: EmbeddedPostgres, monkeypatch: Any) -> None:
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="programs are copied for the user nobody alone")
-def test_programs_that_nobody_cannot_read_are_copied(tmp_path: Path, own: EmbeddedPostgres, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
+def test_programs_that_nobody_cannot_read_are_copied(
+    tmp_path: Path, own: EmbeddedPostgres, monkeypatch: Any, named: bool
+) -> None:
     """As in a virtualenv below /root: here a copy of the wheel in a folder that is root's alone."""
     private = tmp_path / "private"
     package = of_wheel().parents[1]
@@ -439,6 +442,8 @@ def test_programs_that_nobody_cannot_read_are_copied(tmp_path: Path, own: Embedd
     monkeypatch.syspath_prepend(str(private))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("theatre_gevent.embedded.binaries.SYSTEM_FOLDERS", ())
+    if named:
+        monkeypatch.setenv("THEATRE_PG_BIN", str(of_wheel()))  # the copy
     own.start()
     assert own.binaries.is_relative_to(own.directory)
     assert execute(own.dsn, "SELECT 1") == [(1,)]

@@ -446,6 +446,8 @@ def test_the_wall_clock_of_the_database_does_not_matter(dsn: str, make: MakeClus
 def test_a_server_that_pauses_for_less_than_the_lease_ends_nothing(own: Frail, make: MakeCluster) -> None:
     hosts = [make(own.dsn, host_id, 9.0) for host_id in "ab"]
     epochs = [host.epoch for host in hosts]
+    for host in hosts:
+        until(lambda host=host: set(host.hosts) == {"a", "b"})  # type: ignore[misc]
     own.pause()
     for host in hosts:
         host.wait_for(news.DatabaseAway)  # the connections are given up: their locks are still held

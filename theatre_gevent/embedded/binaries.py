@@ -75,7 +75,17 @@ def _candidate(folder: Path, found: str) -> Candidate:
     root = folder.parent
     # Only an installation with everything in one tree can be moved.
     whole = (root / "share").is_dir() and (root / "lib").is_dir() and root != Path("/usr")
-    return {"bin": str(folder), "found": found, "trees": [(str(root), root.name)] if whole else []}
+    return {"bin": str(folder), "found": found, "trees": _trees(root) if whole else []}
+
+
+def _trees(root: Path) -> list[tuple[str, str]]:
+    """Return what an installation in one tree needs at another place: a wheel's libraries are beside its package."""
+    package = root.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    if not libraries.is_dir():
+        return [(str(root), root.name)]
+    # They are looked for by a path relative to the programs.
+    return [(str(root), f"{package.name}/{root.name}"), (str(libraries), libraries.name)]
 
 
 def _of_wheel() -> list[Candidate]:
@@ -84,17 +94,12 @@ def _of_wheel() -> list[Candidate]:
     if spec is None or not spec.submodule_search_locations:
         return []
     package = Path(next(iter(spec.submodule_search_locations)))
-    # Its libraries are beside the package, and looked for by a path relative to the programs.
-    beside = package.with_name(f"{package.name}.libs")
-    found: list[Candidate] = []
-    for folder in sorted(package.glob("pginstall*/bin"), key=_version, reverse=True):
-        if _holds_programs(folder):
-            root = folder.parent
-            trees = [(str(root), f"{package.name}/{root.name}")]
-            if beside.is_dir():
-                trees.append((str(beside), beside.name))
-            found.append({"bin": str(folder), "found": "the extra [embedded]", "trees": trees})
-    return found
+    folders = sorted(package.glob("pginstall*/bin"), key=_version, reverse=True)
+    return [
+        {"bin": str(folder), "found": "the extra [embedded]", "trees": _trees(folder.parent)}
+        for folder in folders
+        if _holds_programs(folder)
+    ]
 
 
 def _version(folder: Path) -> tuple[float, ...]:
