@@ -82,7 +82,7 @@ class SomeCluster:
 
     def __enter__(self) -> Self:
         for name in self._names:
-            self.hosts[name] = SomeHost(host_id=name, listen="127.0.0.1:0", idle_timeout=60, **self._options)
+            self.hosts[name] = SomeHost(host_id=name, listen="127.0.0.1:0", idle_timeout=3600, **self._options)
         peers = {name: host.address for name, host in self.hosts.items()}
         for host in self.hosts.values():
             host.do(peers=peers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -50,8 +50,12 @@ def page(browser: Chrome, cluster: SomeCluster) -> Iterator[Page]:
 class Page:
     """The dashboard, and what can be done with it."""
 
+    opened: ClassVar[list[Page]] = []
+    """The one that is looked at, if any."""
+
     def __init__(self, browser: Chrome) -> None:
         self.browser = browser
+        self.opened[:] = [self]
 
     def open(self, host: SomeHost, where: str = "overview") -> None:
         self.browser.get("about:blank")
@@ -100,7 +104,11 @@ class Page:
 
 
 def wait(condition: Callable[[], object]) -> None:
-    until(condition, 25)
+    try:
+        until(condition, 25)
+    except AssertionError as error:
+        shown = "\n".join(f"{page.js('return location.href')}:\n{page.text('main')}" for page in Page.opened)
+        raise AssertionError(f"{error}; what was shown:\n{shown[:5000]}") from error
 
 
 def moves(page: Page, css: str) -> None:
