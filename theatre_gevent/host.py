@@ -21,6 +21,7 @@ from .core.dispatcher import Dispatcher
 from .core.native import get_ident
 from .core.registry import Registry
 from .core.states import HostStates
+from .core.watchdog import Watchdog
 from .core.worker import Worker
 from .errors import HostDraining, HostFrozen, HostNotRunning, InvalidOption
 from .messages import Receiver, Ref
@@ -75,6 +76,7 @@ class Host(ScheduleVerbs):
             self.host_id, self.options.on_state, self._begin_stop if self.options.on_lease_lost == "drain" else None
         )
         self._admin = Admin(self)
+        self._watchdog = Watchdog(self.host_id, self._dispatcher, self._clock)
         if type(self).send is Host.send and type(self).request is Host.request:
             # The dispatcher's own methods, without a call in between: 60 ns of every message.
             vars(self).update(send=self._dispatcher.send, request=self._dispatcher.request)
@@ -115,6 +117,7 @@ class Host(ScheduleVerbs):
         if self._joined is not None:
             self._joined.watch(self._states)
         self._schedules.start()
+        self._watchdog.start()
         forking.watch(self)
         self._admin.serve()
         return self
@@ -418,6 +421,7 @@ class Host(ScheduleVerbs):
         if joined is not None:
             joined.stop(self._refusal())
         self._admin.close()
+        self._watchdog.stop()
         self._dispatcher.backpressure.close(self._refusal(), actors_allowed=False)
         forking.forget(self)
 
@@ -431,6 +435,7 @@ class Host(ScheduleVerbs):
         if self._joined is not None:
             self._joined.abandon()
         self._admin.abandon()
+        self._watchdog.stop()
 
     def _panic(self, error: BaseException) -> None:
         """A receiver raised and `panic_recovery` is off."""

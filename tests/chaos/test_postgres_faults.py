@@ -109,6 +109,33 @@ def test_a_host_is_paused_for_longer_than_its_lease(cluster: PgCluster) -> None:
     cluster.at_least = 300
 
 
+def test_an_actor_never_lets_others_run(cluster: PgCluster) -> None:
+    """The host says which while it stands, others take over what it has, and what comes of it reaches nobody."""
+    cluster.start("a", "b", "c")
+    traffic(cluster, "a", "b", "c")
+    actors = owned_by(cluster, "b")
+    epoch = cluster["b"].epoch
+    began = boottime()
+    burning = cluster["a"].begin("request", ref=actors[0], body=["burn", "", 0, 4 * LEASE, "r-late"], timeout=40)
+    cluster.until_record(lambda r: r.what == "begin" and (r.sender, r.ref) == ("", f"w/{actors[0]}"))
+    log = cluster.folder / "b.log"
+    told = f"actor w/{actors[0]} does not let others run"
+    until(lambda: told in log.read_text(), 20)
+    assert "in _handle" in log.read_text(), "the stack says where"
+    figure("never yields, told", boottime() - began)
+    assert not cluster.records("end", sender="", ref=f"w/{actors[0]}"), "it was told while it lasted"
+    cluster.until_record(lambda r: r.what == "init" and r.note == "FAILOVER" and r.host != "b" and r.t > began)
+    cluster.ask_until_answered("c", actors)
+    back = cluster.until_state("b", "active", since=began, timeout=40)
+    cluster.note_fault(began, boottime())
+    assert back.epoch > epoch
+    with pytest.raises(Failed, match=r"NoOwner|HostFrozen"):
+        burning.get(timeout=20)
+    assert cluster["b"].call("report")["notes"] == [], "its sends, requests and replies were refused"
+    cluster.until_progress(by=50)
+    cluster.at_least = 200
+
+
 def test_a_host_is_paused_for_less_than_its_lease(cluster: PgCluster) -> None:
     """Nobody notices more than slow replies."""
     cluster.start("a", "b")
