@@ -15,7 +15,7 @@ class Ref(msgspec.Struct, frozen=True, cache_hash=True, gc=False, array_like=Tru
 
     Immutable, hashable and cheap: keep refs rather than building them anew for every message.
 
-    Args:
+    Attributes:
         type: Name under which the actor's type is registered, a non-empty string.
         id: Which actor of that type, a non-empty string.
 
