@@ -28,6 +28,7 @@ MODULES = (
     "core.statistics",
     "core.activation",
     "core.context",
+    "core.remote",
     "core.requests",
     "logic.deadlines",
     "core.scheduled",
@@ -39,11 +40,16 @@ MODULES = (
     "core.dispatcher",
     "logic.bodies",
     "logic.codec",
+    "logic.connection",
+    "cluster.handler",
     "cluster.outbox",
     "cluster.inlet",
     "cluster.incoming",
     "cluster.returning",
     "cluster.router",
+    "cluster.wire",
+    "cluster.quick_wire",
+    "cluster.link",
 )
 """The modules with a compiled twin, relative to the package."""
 

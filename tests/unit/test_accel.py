@@ -20,7 +20,7 @@ compiled = pytest.mark.skipif(_accel.build != "compiled", reason="there are no e
 ASK = """
 import sys, theatre_gevent
 from theatre_gevent import _accel
-import theatre_gevent.cluster.router
+import theatre_gevent.cluster.router, theatre_gevent.cluster.transport
 files = {sys.modules[f"theatre_gevent.{name}"].__file__.endswith(".py") for name in _accel.MODULES}
 print(theatre_gevent.build, files, _accel.reason, sep="|")
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from ..core import native
 from ..core.context import OPEN, Context, Failure, RemoteRequest, make_context, make_remote_request
 from ..core.inbox import NEVER
 from ..core.remote import RemoteAsker
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .router import ClusterRouter
 
 log = logging.getLogger("theatre_gevent.cluster")
+
+SEND, REQUEST, REPLY = envelopes.Send, envelopes.Request, envelopes.Reply
 
 _PATIENCE = 2.0
 """Seconds for which a reader waits for room in the host; the peer gives a connection up that takes nothing for 5."""
@@ -53,7 +56,7 @@ class ReplyTo(RemoteAsker):
         inlet, result = self._inlet, request.result
         epoch = inlet.peer.epoch
         if type(result) is not Failure:
-            inlet.send(envelopes.Reply(self._seq, epoch, result))
+            inlet.send(REPLY(self._seq, epoch, result))
             return
         error: BaseException = result.error or NoOwner("the request was given up")
         if isinstance(error, HostNotRunning):
@@ -81,10 +84,10 @@ class Incoming:
         patience = _PATIENCE
         for message in messages:
             kind = type(message)
-            if kind is not envelopes.Send and kind is not envelopes.Request:
+            if kind is not SEND and kind is not REQUEST:
                 log.warning("host %s sent a %s where only requests belong", inlet.peer.host_id, kind.__name__)
                 continue
-            if kind is envelopes.Request and message.headers is not None and message.headers.barrier:
+            if kind is REQUEST and message.headers is not None and message.headers.barrier:
                 self._barrier(inlet, message)
                 continue
             if dispatcher.accepted >= dispatcher.accept_limit:
@@ -109,16 +112,16 @@ class Incoming:
         if detour is not None and any(type(entry) is Arrived and entry.inlet is inlet for entry in entries):
             self._router.detours.hold(detour, Arrived(inlet, message))
         else:
-            inlet.send(envelopes.Reply(message.seq, inlet.peer.epoch, None))
+            inlet.send(REPLY(message.seq, inlet.peer.epoch, None))
 
     def take(self, inlet: Inlet, message: Any, activation: Activation) -> None:
         """Deliver a message to an activation of this host, without waiting."""
-        if type(message) is envelopes.Request and is_barrier(message):
+        if type(message) is REQUEST and is_barrier(message):
             self._barrier(inlet, message)
             return
         dispatcher = self._dispatcher
         ctx: Context
-        if type(message) is envelopes.Send:
+        if type(message) is SEND:
             if message.headers is None:
                 ctx = make_context(activation, message.body, message.sender)
             else:
@@ -127,7 +130,7 @@ class Incoming:
             headers = message.headers
             chain = _NO_CHAIN if headers is None or headers.chain is None else headers.chain
             asker = ReplyTo(inlet, message.seq, chain)
-            deadline = dispatcher.monotonic() + message.timeout
+            deadline = native.read(dispatcher.monotonic) + message.timeout
             firing = None if headers is None else headers.schedule
             ctx = make_remote_request(
                 activation, message.body, message.sender, asker, deadline, None, False, None, OPEN, NEVER, firing
@@ -154,7 +157,7 @@ class Incoming:
 
     def refuse(self, inlet: Inlet, message: Any, error: TheatreError) -> None:
         """Give back a message that was not accepted."""
-        if type(message) is envelopes.Request:
+        if type(message) is REQUEST:
             failure = envelopes.failure_of(message.seq, inlet.peer.epoch, error)
             if failure.headers is None:
                 failure.headers = envelopes.Headers(refused=True)
@@ -188,9 +191,9 @@ class Incoming:
 
     def _unmade(self, inlet: Inlet, message: Any, reason: str) -> None:
         """A body that can't be made here: the asker is told, a plain message becomes a dead letter."""
-        if type(message) is envelopes.Request:
+        if type(message) is REQUEST:
             inlet.send(envelopes.Failure(message.seq, inlet.peer.epoch, envelopes.BAD_BODY, "BadBody", reason))
-        elif type(message) is envelopes.Send:
+        elif type(message) is SEND:
             self.arrived += 1
             self._dispatcher.accepted += 1
             reason = f"its body, sent by host {inlet.peer.host_id}, can't be made here: {reason}"

@@ -52,7 +52,7 @@ class QuickWire(Wire):
         """End it: whoever reads or writes gets an error. The first reason stands."""
         if self._io is not None:
             self._io.stop()  # before the socket's number can be that of another one
-        super().close(error)
+        Wire.close(self, error)
         self._for_greenlet.set()
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class QuickWire(Wire):
         begun, self._begun = self._begun, b""
         if begun:
             self._send(begun, outbox)
-        return super()._write_some(outbox)
+        return Wire._write_some(self, outbox)
 
     def _flush(self) -> None:
         """In the hub: write what was queued."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("theatre_gevent.cluster")
 
+REPLY = envelopes.Reply
+
 _NOT_TAKEN = RETRIED | {envelopes.INBOX_FULL, envelopes.UNREGISTERED, envelopes.BAD_BODY}
 """Codes of hosts that did not accept a request."""
 
@@ -52,7 +54,7 @@ class Returning:
             kind = type(message)
             if kind is envelopes.Returned:
                 self._came_back(source.host_id, message)
-            elif kind is not envelopes.Reply and kind is not envelopes.Failure:
+            elif kind is not REPLY and kind is not envelopes.Failure:
                 log.warning("host %s sent a %s where only replies belong", source.host_id, kind.__name__)
             elif message.epoch != epoch:
                 dispatcher.replies_late += 1
@@ -60,7 +62,7 @@ class Returning:
                 request = pending.pop(message.seq, None)
                 if request is None or request.result is not OPEN:
                     self._late(message)
-                elif kind is envelopes.Reply:
+                elif kind is REPLY:
                     request.result = message.body
                     resumes.append(request)
                 else:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
+from ..core import native
+from ..core.context import Request
 from ..core.counters import CLUSTER_ZEROS
 from ..core.remote import Asked
 from ..core.requests import waiting_refs
@@ -26,7 +28,6 @@ from .settling import Settling
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..core.context import Request
     from ..core.dispatcher import Dispatcher
     from ..errors import TheatreError
     from ..logic.handshake import Identity
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 log = logging.getLogger("theatre_gevent.cluster")
+
+SEND, REQUEST = envelopes.Send, envelopes.Request
 
 _MAX_WAYS = 1 << 18
 """Placements remembered at most."""
@@ -258,7 +261,7 @@ class ClusterRouter:
     ) -> None:
         """Send a message that way, perhaps one from a schedule. Waits while it is full."""
         headers = None if firing is None else envelopes.Headers(schedule=firing)
-        if isinstance(way, Detour):
+        if type(way) is Detour:
             if way.full:
                 self.detours.wait(way, self.dispatcher.monotonic() + self.dispatcher.request_timeout)
                 if firing is not None:
@@ -268,10 +271,11 @@ class ClusterRouter:
             self.detours.hold(way, HeldSend(body, sender, headers))
         else:
             packed = pack_body(body)
-            if way.full:
-                self._wait_for_room(way, self.dispatcher.request_timeout)
+            link: Any = way
+            if link.full:
+                self._wait_for_room(link, self.dispatcher.request_timeout)
             self.dispatcher.check_lease()
-            way.send(envelopes.Send(ref, packed, sender, headers))
+            link.send(SEND(ref, packed, sender, headers))
         self.taken += 1
         self.forwarded += 1
 
@@ -280,7 +284,7 @@ class ClusterRouter:
         chain = None if request.parent is None else waiting_refs(request.parent)
         asked: Any = Asked(ref, 0, None, chain)
         request._activation = asked
-        while isinstance(way, Detour) and way.full:
+        while type(way) is Detour and way.full:
             self.detours.wait(way, min(request.deadline, self.dispatcher.monotonic() + self.dispatcher.request_timeout))
             found = None if ref in self.dispatcher.actors else self.way(ref)
             if found is None:
@@ -289,19 +293,21 @@ class ClusterRouter:
                 self.settling.deliver(request)
                 return
             way = found
-        if isinstance(way, Detour):
+        link: Any = None
+        if type(way) is Detour:
             self.detours.hold(way, request)
         else:
             asked.body = pack_body(request.message)
-            if way.full:
+            link = way
+            if link.full:
                 left = request.deadline - self.dispatcher.monotonic()
-                self._wait_for_room(way, min(self.dispatcher.request_timeout, left))
+                self._wait_for_room(link, min(self.dispatcher.request_timeout, left))
             self.dispatcher.check_lease()
         self.taken += 1
         self.requests += 1
         self.forwarded += 1
-        if not isinstance(way, Detour):
-            self.ask_at(way, asked, request)
+        if link is not None:
+            self.ask_at(link, asked, request)
 
     def _wait_for_room(self, way: Link, timeout: float) -> None:
         if getcurrent() is self.dispatcher.hub:
@@ -314,12 +320,13 @@ class ClusterRouter:
             asked.seq = self._next_seq()
         self.pending[asked.seq] = request
         asked.host_id = link.host_id
-        left = request.deadline - self.dispatcher.monotonic()
+        left = request.deadline - native.read(self.dispatcher.monotonic)
         headers = None
-        firing: Firing | None = getattr(request, "_firing", None)
+        # Only the requests of schedules, which are of a class of their own, have one.
+        firing: Firing | None = None if type(request) is Request else getattr(request, "_firing", None)
         if asked.chain is not None or asked.attempt or firing is not None:
             headers = envelopes.Headers(attempt=asked.attempt, chain=asked.chain, schedule=firing)
-        link.send(envelopes.Request(asked.ref, asked.body, asked.seq, max(0.0, left), request.sender, headers))
+        link.send(REQUEST(asked.ref, asked.body, asked.seq, max(0.0, left), request.sender, headers))
 
     def _next_seq(self) -> int:
         self._seq += 1

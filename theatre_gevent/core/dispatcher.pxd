@@ -81,4 +81,6 @@ cdef class Dispatcher(Waits):
     @cython.locals(busy=Py_ssize_t)
     cpdef _count_blocked(self)
 
+    cpdef check_lease(self)
+
     cpdef rested(self)

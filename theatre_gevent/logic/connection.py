@@ -236,10 +236,14 @@ class Connection:
         try:
             while (frame := reader.next_frame()) is not None:
                 kind, payload = frame
-                handler = TRANSITIONS[self.state].get(kind)
-                if handler is None:
-                    raise ProtocolError(f"the peer sent {codec.KIND_NAMES[kind]} to a connection that is {self.state}")
-                event = getattr(self, handler)(payload)
+                if kind == codec.MESSAGES and self.state is OPEN:  # nearly all of them
+                    event = self._on_messages(payload)
+                else:
+                    handler = TRANSITIONS[self.state].get(kind)
+                    if handler is None:
+                        told = codec.KIND_NAMES[kind]
+                        raise ProtocolError(f"the peer sent {told} to a connection that is {self.state}")
+                    event = getattr(self, handler)(payload)
                 self._frame_since = None
                 if event is not None:
                     events.append(event)

@@ -1,0 +1,57 @@
+cimport cython
+
+from ..core cimport native
+from ..core.context cimport Request
+from ..core.dispatcher cimport Dispatcher
+from ..core.remote cimport Asked
+from .inlet cimport Inlet
+from .link cimport Link
+from .outbox cimport Outbox
+
+cdef object SEND, REQUEST
+
+
+cdef class ClusterRouter:
+    cdef public Dispatcher dispatcher
+    cdef public object cluster
+    cdef public object transport
+    cdef public dict _ways
+    cdef public double _ways_until
+    cdef public dict _old_ways
+    cdef public double _old_until
+    cdef public double _ttl
+    cdef public object detours
+    cdef public object settling
+    cdef public object claiming
+    cdef public object _incoming
+    cdef public object _returning
+    cdef public object barriers
+    cdef public dict pending
+    cdef public long long _seq
+    cdef public object host_id
+    cdef public long long taken
+    cdef public long long forwarded
+    cdef public long long requests
+    cdef public long long dropped
+    cdef public long long returned
+    cdef public bint is_leaving
+
+    cpdef way(self, object ref)
+
+    @cython.locals(link=Link)
+    cpdef send(self, object way, object ref, object body, object sender, object firing=*)
+
+    @cython.locals(asked=Asked, link=Link)
+    cpdef ask(self, object way, object ref, Request request)
+
+    @cython.locals(left=double)
+    cpdef ask_at(self, Link link, Asked asked, Request request)
+
+    cpdef _next_seq(self)
+
+    cpdef forget(self, Request request)
+
+    cpdef received(self, object source, object messages, object unmade)
+
+    @cython.locals(dispatcher=Dispatcher)
+    cpdef bint can_take(self, object source, Py_ssize_t count) except -1
