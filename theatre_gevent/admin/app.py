@@ -167,7 +167,11 @@ class Application:
 
     def _order(self, carry_out: Callable[[], str]) -> bottle.HTTPResponse:
         request = bottle.request
-        if request.content_length > _LARGEST_BODY:
+        try:
+            length = request.content_length
+        except ValueError:  # a server that we are mounted in may pass on anything
+            return self._json({"error": "the header Content-Length must be a whole number"}, 400)
+        if length > _LARGEST_BODY:
             return self._json({"error": f"the body must have at most {_LARGEST_BODY} bytes"}, 413)
         try:
             body = request.body.read(_LARGEST_BODY)
