@@ -132,6 +132,35 @@ def test_a_release_that_is_not_under_way_is_taken_back(scene: Scene) -> None:
     assert scene.store.rows == {A: ("me", 1)}
 
 
+@pytest.mark.parametrize("verb", ["away", "lost"])
+def test_what_was_perhaps_given_back_is_not_kept_without_a_claim(scene: Scene, verb: str) -> None:
+    """The release was done and its answer lost, say: somebody else may own it by now."""
+    scene.ownership.claim(A)
+    scene.wait()
+    setattr(scene.store, verb, 1000)
+    scene.ownership.release(A)
+    until(lambda: scene.ownership.failures)
+    until(lambda: scene.ownership.waiting())
+    assert not scene.ownership.take_back(A)
+    scene.told.clear()
+    scene.ownership.claim(A)
+    setattr(scene.store, verb, 0)
+    assert scene.outcomes() == {A: NEW if verb == "lost" else AGAIN}
+
+
+def test_what_was_perhaps_never_claimed_is_not_kept_without_a_claim() -> None:
+    scene = Scene(patience=0.2)
+    scene.store.away = 1000
+    scene.ownership.claim(A)
+    until(lambda: scene.told)
+    until(lambda: scene.ownership.waiting())
+    assert not scene.ownership.take_back(A)
+    scene.store.away = 0
+    scene.wait()
+    assert scene.store.rows == {}
+    scene.ownership.stop()
+
+
 def test_a_claim_waits_for_the_release_that_is_under_way(scene: Scene) -> None:
     scene.ownership.claim(A)
     scene.wait()

@@ -103,7 +103,7 @@ class Ownership:
         self._quiet.set()
         self._wanted: dict[Ref, float] = {}  # and since when, in monotonic seconds
         self._asked: dict[Ref, int] = {}  # by which statement, while there is no answer: it may have been claimed
-        self._returned: dict[Ref, None] = {}
+        self._returned: dict[Ref, bool] = {}  # and whether it is certainly still owned
         self._life = 0
         self._number = 0
         self._failures = 0
@@ -122,12 +122,15 @@ class Ownership:
 
     def release(self, ref: Ref) -> None:
         """Give `ref` back with the next statement."""
-        self._returned[ref] = None
+        self._returned[ref] = True
         self._wake()
 
     def take_back(self, ref: Ref) -> bool:
-        """Keep what was to be given back; tells whether it was in time."""
-        if ref in self._returned:
+        """Keep what was to be given back; tells whether it was in time.
+
+        It was not if a release or a claim of it was sent whose answer was lost: then somebody else may own it by now.
+        """
+        if self._returned.get(ref):
             del self._returned[ref]
             return True
         return False
@@ -222,7 +225,7 @@ class Ownership:
         except StoreUnavailable:
             if life == self._life:
                 kept = [ref for ref in refs if ref not in self._wanted]
-                self._returned = {**dict.fromkeys(kept), **self._returned}
+                self._returned = {**dict.fromkeys(kept, False), **self._returned}
             raise
         except Exception:
             log.exception("%d actors could not be given back", len(refs))
@@ -249,5 +252,5 @@ class Ownership:
             why = f"{ref} could not be claimed within {self._patience:g} s: {error}"
             self._tell(ref, Refused(NoOwner(why)))
             if self._asked.pop(ref, 0):  # perhaps it was claimed all the same
-                self._returned[ref] = None
+                self._returned[ref] = False
         self._clock.sleep(min(RETRY_MAX, RETRY_MIN * 2 ** min(self._failures, 10)))
