@@ -50,6 +50,7 @@ MODULES = (
     "cluster.wire",
     "cluster.quick_wire",
     "cluster.link",
+    "memory",
 )
 """The modules with a compiled twin, relative to the package."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import gevent
 
+from ..memory import use_huge_pages
 from .monitor import Monitor, RareGc
 from .part import Part
 from .profiling import MemoryProfile, cpu_profile
@@ -53,6 +54,7 @@ class LocalProcess:
         self._on_progress = on_progress
         self._memory = MemoryProfile(self._options.memprofile)
         self._memory.start()
+        use_huge_pages()  # before there is anything
         refs = make_refs(self._options.actors)
         self._parts = [Part(spec, refs, stop) for spec in specs]
         self._open = ExitStack()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ujson
 
+from ..memory import are_huge_pages_available
 from .monitor import GC_BANNER
 from .result import operations, summarize
 from .workload import TIMED_EVERY
@@ -54,6 +55,7 @@ def banner(options: LoadOptions, build: str, database: str | None = None) -> str
         ("gevent", version("gevent")),
         ("build", _BUILDS[build]),
         ("GC", GC_BANNER),
+        ("memory", "in huge pages of 2 MiB" if are_huge_pages_available() else "in pages of the usual size"),
     ]
     if database is not None:
         rows.insert(2, ("database", database))
