@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 MODULES = (
+    "ref_fields",
     "core.record",
     "core.fifo",
     "core.statistics",
