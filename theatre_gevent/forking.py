@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .host import Host
 
 _running: WeakSet[Host] = WeakSet()
+_inherited: list[str] = []
 _registered = False
 
 
@@ -31,7 +32,18 @@ def forget(host: Host) -> None:
     _running.discard(host)
 
 
+def running() -> list[str]:
+    """Return the ids of the hosts that run in this process, sorted."""
+    return sorted(host.host_id for host in _running)
+
+
+def inherited() -> list[str]:
+    """Return the ids of the hosts that ran in the process which this one was forked from, and so are over here."""
+    return list(_inherited)
+
+
 def _disown() -> None:
+    _inherited.extend(running())
     for host in list(_running):
         host.disown()
     _running.clear()

@@ -1,0 +1,1 @@
+"""Theatre_gevent inside other people's servers."""
