@@ -59,7 +59,7 @@ def try_lock(connection: GreenConnection, host_id: str) -> bool:
 def lock_holder(connection: GreenConnection, host_id: str) -> LockHolder | None:
     """Return who has the lock of a host id, None if nobody has it."""
     rows = connection.run(
-        "SELECT a.pid, a.application_name, host(a.client_addr) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "  # noqa: S608
+        "SELECT a.pid, a.application_name, host(a.client_addr) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "  # noqa: S608  # nosec B608  # only a constant of this module is put in
         "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
         "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
         f"AND ((l.classid::bigint << 32) | l.objid::bigint) = ({_KEY})",
@@ -180,7 +180,7 @@ def fence_self(connection: GreenConnection, life: Life) -> bool:
 
 def _change(connection: GreenConnection, assignment: str, event: str, condition: str, life: Life) -> bool:
     rows = connection.run(
-        f"WITH changed AS (UPDATE hosts {assignment} WHERE host_id = %s AND epoch = %s AND fenced_at IS NULL "  # noqa: S608
+        f"WITH changed AS (UPDATE hosts {assignment} WHERE host_id = %s AND epoch = %s AND fenced_at IS NULL "  # noqa: S608  # nosec B608  # callers in this module put in constants and a whole number
         f"AND {condition} RETURNING epoch) SELECT pg_notify(%s, %s || epoch) FROM changed",
         (life.host_id, life.epoch, CHANNEL, event + " "),
     )

@@ -105,7 +105,7 @@ def insert(connection: GreenConnection, rows: Sequence[Row]) -> dict[str, int]:
             FROM (VALUES {values}) w(id, t, i, st, si, body, due, attempt, expression, tz, misfire), ({_NOW}) n
         ) v
         ON CONFLICT (id) DO NOTHING RETURNING id, due_us
-        """,  # noqa: S608
+        """,  # noqa: S608  # nosec B608  # constants of this module are put in
         list(
             chain.from_iterable(
                 (
@@ -140,7 +140,7 @@ def claim(connection: GreenConnection, life: Life, at_most: int) -> Claim:
             SELECT at_us FROM schedules
             WHERE epoch IS NULL AND error IS NULL AND at_us > (SELECT us FROM clock) ORDER BY at_us LIMIT 1
         ), taken.* FROM clock LEFT JOIN taken ON true ORDER BY taken.due_us
-        """,  # noqa: S608
+        """,  # noqa: S608  # nosec B608  # constants of this module are put in
         (life.host_id, life.epoch, at_most, life.host_id, life.epoch),
     )
     rows = [_row(values[2:]) for values in found if values[2] is not None]
@@ -237,7 +237,7 @@ def read(connection: GreenConnection, at_most: int) -> list[Row]:
     rows = [
         _row(values)
         for part in parts
-        for values in connection.run(f"SELECT {_COLUMNS} FROM schedules WHERE {part} LIMIT %s", (at_most,))  # noqa: S608
+        for values in connection.run(f"SELECT {_COLUMNS} FROM schedules WHERE {part} LIMIT %s", (at_most,))  # noqa: S608  # nosec B608  # constants of this module
     ]
     unique = {row.id: row for row in rows}  # one that was claimed in between is in two of them
     return sorted(unique.values(), key=lambda row: (row.error is None, row.due_us, row.id))[:at_most]
@@ -253,7 +253,7 @@ def _update(
     keys, dues, values = zip(*sorted(rows), strict=True)  # one order for all, so that two hosts can't deadlock
     # Conditions on the epoch say plus 0, so that rows are looked up by id, and not all of the epoch's for each.
     connection.run(
-        f"UPDATE schedules s SET {assignments} "  # noqa: S608
+        f"UPDATE schedules s SET {assignments} "  # noqa: S608  # nosec B608  # constants of this module
         f"FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS v(id, due, a), ({_NOW}) n "
         f"WHERE s.id = v.id AND s.due_us = v.due AND {condition}",
         (list(keys), list(dues), list(values), *arguments),

@@ -120,7 +120,7 @@ class Transport:
             raise InvalidOption(f"queue_size must be an integer of 1 or more, got {queue_size!r}")
         self.clock: Clock = clock or SystemClock()
         self.limits = limits or Limits()
-        self.random = random or Random().random
+        self.random = random or Random().random  # nosec B311  # spreads reconnections, nothing is secret
         self.gate = LogGate(self.clock)
         self.counts = Counters()
         self.reports = Reports(self)

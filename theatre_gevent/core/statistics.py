@@ -70,7 +70,7 @@ class TypeStatistics:
         number = self._due - self.left + handled
         weight = number - self._sampled
         self._sampled = number
-        distance = 1 if number < ALL_TIMED else 1 + int(random() * (2 * EVERY - 1))
+        distance = 1 if number < ALL_TIMED else 1 + int(random() * (2 * EVERY - 1))  # nosec B311  # picks a sample
         self._due = number + distance
         self.left = distance + handled
         began = monotonic()

@@ -91,7 +91,7 @@ class Watchdog:
                 self._told = now
                 try:
                     self._tell(stands)
-                except Exception:  # noqa: BLE001, S112 - a handler of the program's that fails must not end the watch
+                except Exception:  # noqa: BLE001, S112 - a handler of the program's that fails must not end the watch  # nosec B112  # as said
                     continue
 
     def _tell(self, stands: float) -> None:

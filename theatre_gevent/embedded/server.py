@@ -113,7 +113,7 @@ class EmbeddedPostgres:
         self._socket, theirs = socket.socketpair()
         try:
             with theirs:
-                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                self._process = subprocess.Popen(  # noqa: S603 - our own program  # nosec B603  # as said
                     [sys.executable, "-I", "-S", str(_SUPERVISOR), str(self._owner)],
                     stdin=theirs.fileno(),
                     # Whoever waits for the end of our output shall not wait for the supervisor.
@@ -277,7 +277,7 @@ def _temporary_folder() -> str:
     folder = tempfile.gettempdir()
     if os.geteuid() != 0:
         return folder
-    for each in (folder, "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - the directory has a random name and mode 0700
+    for each in (folder, "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - the directory has a random name and mode 0700  # nosec B108  # likewise
         path = Path(each).resolve()
         if path.is_dir() and all(part.stat().st_mode & 0o001 for part in (path, *path.parents)):
             return each

@@ -285,7 +285,7 @@ class Server:
 
     def _popen(self, program: str, *arguments: str, output: Any) -> subprocess.Popen[bytes]:
         keep = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        return subprocess.Popen(  # noqa: S603 - the program was looked for by us
+        return subprocess.Popen(  # noqa: S603 - the program was looked for by us  # nosec B603  # as said
             [str(self._bin / program), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -374,7 +374,7 @@ def _die_with_supervisor() -> None:
 
 
 def _free_port() -> int:
-    for port in random.sample(PORTS, 200):
+    for port in random.sample(PORTS, 200):  # nosec B311  # where to look first for a free port
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -401,7 +401,7 @@ def _proc() -> Iterator[tuple[int, int]]:
 
 
 def _ps() -> Iterator[tuple[int, int]]:
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607  # nosec B603 B607  # a fixed command
     for line in listed.stdout.splitlines():
         pid, parent = line.split()
         yield int(pid), int(parent)
