@@ -144,6 +144,15 @@ def test_under_preload_app_a_client_that_leaves_interrupts_no_actor_and_a_killed
         assert server.ask("GET", "/events") == {"events": []}
 
 
+def test_while_the_database_is_away_a_worker_waits_and_the_server_goes_on(tmp_path: Path) -> None:
+    conf = write(tmp_path, shop=APP, conf=CONF)
+    away: dict[str, str | None] = {"THEATRE_DSN": "postgresql://nobody@127.0.0.1:1/none"}
+    with Gunicorn(tmp_path, "-w", "1", "-c", conf, "shop:app", env=away, workers=0) as server:
+        until(lambda: server.log.read_text().count("the worker's host can't start yet") >= 3, START)
+        assert len(server.workers()) == 1
+        assert server.log.read_text().count("Booting worker") == 1
+
+
 def refusal(folder: Path, *args: str, dsn: str = "postgresql://nobody@127.0.0.1:1/none") -> str:
     """Run a gunicorn that does not start; returns what it says."""
     done = subprocess.run(
