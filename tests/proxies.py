@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class DatabaseProxy:
-    """Stands between one client and its Postgres; a context manager.
+class Proxy:
+    """Stands between clients and a TCP server; a context manager.
 
     Args:
-        dsn: How to connect to the server itself, over TCP.
+        host: Where the server itself is.
+        port: Likewise.
 
     Attributes:
-        dsn: How to connect through the proxy.
+        port: Where the proxy is, at 127.0.0.1.
         delay: Seconds by which everything that a client says is held back: each statement takes so much longer.
         connections: How many were accepted.
     """
 
-    def __init__(self, dsn: str) -> None:
-        parameters = parse_dsn(dsn)
-        self._target = parameters["host"], int(parameters["port"])
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen(64)
-        self.dsn = make_dsn(dsn, host="127.0.0.1", port=self._listener.getsockname()[1])
+        self.port: int = self._listener.getsockname()[1]
         self.delay = 0.0
         self.connections = 0
         self._questions, self._answers = Event(), Event()
@@ -61,7 +61,15 @@ class DatabaseProxy:
         self._refusing = True
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
-            RawPeer(sock).reset()
+            with suppress(OSError):  # it is closed already
+                RawPeer(sock).reset()
+
+    def drop(self) -> None:
+        """Close all connections in good order; new ones are welcome."""
+        sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def swallow(self) -> None:
         """Let nothing pass and nothing end, as on a cut cable, until `heal`."""
@@ -117,3 +125,19 @@ class DatabaseProxy:
         for sock in (source, sink):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+
+class DatabaseProxy(Proxy):
+    """Stands between one client and its Postgres.
+
+    Args:
+        dsn: How to connect to the server itself, over TCP.
+
+    Attributes:
+        dsn: How to connect through the proxy.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        parameters = parse_dsn(dsn)
+        super().__init__(parameters["host"], int(parameters["port"]))
+        self.dsn = make_dsn(dsn, host="127.0.0.1", port=self.port)

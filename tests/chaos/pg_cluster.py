@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -62,12 +63,15 @@ class PgHost:
 
     def __init__(self, name: str, dsn: str, witness: Path, log: Path, given: dict[str, Any]) -> None:
         self.name = name
+        program = given.pop("program", "tests.chaos.pg_host")
+        environment = {**os.environ, **given.pop("environment", {})}
         options = {**OPTIONS, "dsn": make_dsn(dsn, application_name=name), **given.pop("options", {})}
         arguments = {"host_id": name, "witness": str(witness), "options": options, **given}
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.pg_host", json.dumps(arguments)],
+                [sys.executable, "-m", program, json.dumps(arguments)],
                 cwd=ROOT,
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -200,10 +204,14 @@ class PgCluster:
         finally:
             if error is not None:
                 self._tell()
-            for host in self._made:
-                if host.is_running():
-                    host.kill()
-            self._witness.close()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Kill what runs, and write no more."""
+        for host in self._made:
+            if host.is_running():
+                host.kill()
+        self._witness.close()
 
     def _tell(self) -> None:
         """Print what helps to find out what went wrong."""

@@ -155,10 +155,14 @@ class Lane:
                 self._request(ref, number)
             gevent.sleep(self._pause)
 
+    def body(self, number: int) -> tuple[Any, ...]:
+        """Return the message with this number."""
+        return "work", self.name, number
+
     def _send(self, ref: Ref, number: int) -> None:
         record, common = self._program.record, {"ref": str(ref), "sender": self.name, "n": number}
         try:
-            self._program.host.send(ref, ("work", self.name, number))
+            self._program.host.send(ref, self.body(number))
         except TheatreError as error:
             self.failures[f"send {type(error).__name__}"] += 1
             record("refused", note=type(error).__name__, **common)
@@ -171,7 +175,7 @@ class Lane:
         record("asked", **common)
         began = CLOCK.boottime()
         try:
-            act, answerer, answered = self._program.host.request(ref, ("work", self.name, number), self._timeout)
+            act, answerer, answered = self._program.host.request(ref, self.body(number), self._timeout)
         except TheatreError as error:
             self.failures[f"request {type(error).__name__}"] += 1
             record("failed", note=f"{type(error).__name__}: {error}", **common)
@@ -188,13 +192,15 @@ class Program:
     def __init__(self, given: dict[str, Any]) -> None:
         self._witness = Witness(given["witness"], given["host_id"])
         self.record = self._witness.record
+        self.clock = self.make_clock()
         self.host = Host(
             host_id=given["host_id"],
+            clock=self.clock,
             dead_letter_handler=self._dead,
             on_state=lambda state: self.record("state", note=state, epoch=self.epoch()),
             **given["options"],
         )
-        self.host.register_actor(TYPE, lambda: Actor(self))
+        self.host.register_actor(TYPE, lambda: self.make_actor())
         self.shutdown_time: float = given.get("shutdown_time", 0.0)
         self._linger: float = given.get("linger", 0.0)
         self.lanes: list[Lane] = []
@@ -202,6 +208,14 @@ class Program:
         self.kills = 0
         self._tick = 0.0
         self._ended = gevent.event.Event()
+
+    def make_clock(self) -> SystemClock:
+        """Return the host's clock."""
+        return SystemClock()
+
+    def make_actor(self) -> Actor:
+        """Return a new receiver."""
+        return Actor(self)
 
     def epoch(self) -> int:
         """Return which life of the host this is."""

@@ -32,7 +32,7 @@ def msg(where: dict[str, Any], act: str, n: int, **fields: Any) -> dict[str, Any
 def judge(
     records: list[Record], fenced: Lives | None = None, faults: Iterable[Fault] = (), killed: Iterable[int] = ()
 ) -> list[str]:
-    return Judge(records, fenced, faults, killed).violations
+    return [str(each) for each in Judge(records, fenced, faults, killed).violations]
 
 
 GOOD = story(
@@ -165,6 +165,50 @@ def test_a_message_that_is_lost() -> None:
     assert judge(records, faults=[Fault(2.0, 4.0)]) == []
     assert "lost without a word" in judge(records, faults=[Fault(4.0, 5.0)])[0]
     assert judge([*records, Record("dead", 4.0, 9, "c", ref="r", sender="s", n=1)]) == []
+
+
+@pytest.mark.parametrize(
+    ("hosts", "excused"),
+    [(("c",), True), (("a",), True), (("b",), False), (("a", "c"), True), (("c", "b"), False), (("a", "b"), False)],
+)
+def test_only_hosts_on_the_way_of_a_message_excuse_its_loss(hosts: tuple[str, ...], excused: bool) -> None:
+    records = [
+        Record("init", 1, **A, ref="r", act="a1"),
+        Record("init", 20, **B, ref="r", act="b1"),
+        Record("sent", 3.0, 9, "c", ref="r", sender="s", n=1),
+    ]
+    records[0:1] = [records[0], Record("over", 2, **A, ref="r", act="a1")]
+    assert (judge(records, faults=[Fault(2.0, 4.0, hosts)]) == []) is excused
+
+
+def test_a_schedule_is_handled_once_at_least() -> None:
+    made = Record("scheduled", 0.0, 9, "c", ref="r", sender="timed:c", n=1)
+    begun = [
+        Record("init", 1, **A, ref="r", act="a1"),
+        Record("begin", 2, **A, ref="r", act="a1", sender="timed:c", n=1),
+    ]
+    end = Record("end", 3, **A, ref="r", act="a1", sender="timed:c", n=1)
+    assert judge([made, *begun, end]) == []
+    assert judge([made, *begun, end, begun[1], end]) == []
+    assert "never handled to its end" in judge([made, *begun])[0]
+
+
+def test_a_request_that_has_no_end() -> None:
+    asked = Record("asked", 0.0, 9, "c", ref="r", sender="s", n=1)
+    assert judge([asked]) == []
+    assert "neither a reply nor an error" in judge([asked, Record("stopped", 3.0, 9, "c")])[0]
+
+
+def test_an_epoch_that_goes_back() -> None:
+    records = story(
+        ("init", 1, {**A, "epoch": 12, "act": "a2"}),
+        ("over", 2, {**A, "epoch": 12, "act": "a2"}),
+        ("init", 3, {**A, "act": "a1"}),
+    )
+    found = judge(records)
+    assert len(found) == 1
+    assert found[0].startswith("epochs: epoch 10 after 12")
+    assert found[0].count("'what'") == 2, "two records prove it"
 
 
 def test_accounts_that_do_not_fit() -> None:

@@ -1,0 +1,145 @@
+"""A host for the chaos runner: `pg_host` with ways through proxies, a wall clock that jumps, and worse messages.
+
+Its arguments are those of `pg_host`, and `routes`, which says for the address of each other host where to connect
+instead, and `plant`, the name of a bug (see `plants`).
+"""
+
+from theatre_gevent import monkey
+
+monkey.patch_all()
+
+import itertools  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import random  # noqa: E402
+import sys  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+
+from tests.chaos import plants  # noqa: E402
+from tests.chaos.pg_host import CLOCK, Actor, Lane, Program  # noqa: E402
+from tests.chaos.witness import TIMED  # noqa: E402
+from theatre_gevent import Context, SystemClock, TheatreError  # noqa: E402
+from theatre_gevent.cluster import link  # noqa: E402
+from theatre_gevent.cluster.sockets import Address, Socket, dial, parse_address  # noqa: E402
+
+BURST = 4
+"""Messages in a row from one sender to one actor, so that the order has a chance to be wrong."""
+
+
+class SteppedClock(SystemClock):
+    """The machine's clock with a wall time that can be set."""
+
+    offset = 0.0
+
+    def time(self) -> float:
+        """Wall time in seconds since the epoch, by a clock that somebody has set."""
+        return super().time() + self.offset
+
+
+class ChaosActor(Actor):
+    """Knows two more words."""
+
+    def _handle(self, ctx: Context, word: str, rest: list[Any]) -> str:
+        if word == "raise":
+            raise RuntimeError("as told")
+        if word == "hang":
+            gevent.sleep(rest[0])
+            word = "work"
+        return super()._handle(ctx, word, rest)
+
+
+class ChaosLane(Lane):
+    """A sender: a few messages in a row to one actor, some of them requests, then to another."""
+
+    def __init__(self, program: "ChaosProgram", name: str, refs: list[str], pause: float, timeout: float) -> None:
+        self._moods = program.moods
+        self._random = random.Random(name)
+        super().__init__(program, name, refs, pause, timeout)
+
+    def body(self, number: int) -> tuple[Any, ...]:
+        """Return the message with this number: one in ten is a bad one while that is the mood."""
+        for word, (end, *rest) in self._moods.items():
+            if CLOCK.monotonic() < end and self._random.random() < 0.1:
+                return word, self.name, number, *rest
+        return super().body(number)
+
+    def _run(self) -> None:
+        numbers = itertools.count(1)
+        while not self.halted:
+            ref = self._random.choice(self._refs)
+            for _ in range(BURST):
+                self._send(ref, next(numbers))
+            self._request(ref, next(numbers))
+            gevent.sleep(self._pause)
+
+
+class TimedLane(Lane):
+    """Makes schedules of single messages."""
+
+    def _run(self) -> None:
+        for number in itertools.count(1):
+            if self.halted:
+                return
+            ref = self._refs[number % len(self._refs)]
+            try:
+                self._program.host.send_after(ref, self.body(number), 0.5 + number % 4 * 0.5)
+            except TheatreError as error:
+                self.failures[type(error).__name__] += 1
+            else:
+                self.sent += 1
+                self.answered += 1  # by the database
+                self._program.record("scheduled", ref=str(ref), sender=self.name, n=number)
+            gevent.sleep(self._pause)
+
+
+class ChaosProgram(Program):
+    """The host and what it is told to do."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.moods: dict[str, tuple[float, ...]] = {}
+        self._stepped = SteppedClock()
+        routes = {parse_address(one): parse_address(other) for one, other in given["routes"].items()}
+
+        def detour(address: Address, timeout: float) -> Socket:
+            return dial(routes[address], timeout)
+
+        setattr(link, "dial", detour)  # noqa: B010 - it is not the module's own
+        if given["plant"]:
+            plants.PLANTS[given["plant"]].install()
+        super().__init__(given)
+
+    def make_clock(self) -> SystemClock:
+        """Return the host's clock."""
+        return self._stepped
+
+    def make_actor(self) -> Actor:
+        """Return a new receiver."""
+        return ChaosActor(self)
+
+    # -- orders ------------------------------------------------------------------------------------------------------
+
+    def work(self, refs: list[str], pause: float, timeout: float) -> None:
+        """Begin to send: two senders, and one that makes schedules."""
+        life = f"{self.host.host_id}-{os.getpid()}"
+        self.lanes += [ChaosLane(self, f"{life}-{n}", refs, pause, timeout) for n in range(2)]
+        self.lanes.append(TimedLane(self, f"{TIMED}{life}", refs, 10 * pause, timeout))
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forward, or back."""
+        self._stepped.offset += seconds
+
+    def burst(self, seconds: float) -> None:
+        """Let nothing else run on the hub for so long."""
+        end = CLOCK.boottime() + seconds
+        while CLOCK.boottime() < end:
+            pass
+
+    def mood(self, word: str, seconds: float, hang: float = 0.0) -> None:
+        """Have some messages be bad ones for a while."""
+        self.moods[word] = (CLOCK.monotonic() + seconds, *([hang] if hang else []))
+
+
+if __name__ == "__main__":
+    ChaosProgram(json.loads(sys.argv[1])).main()

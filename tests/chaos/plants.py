@@ -1,0 +1,144 @@
+"""Bugs that are planted into the library on purpose, one or more for each invariant, to see that the judge finds them.
+
+Only a process of `chaos_host` that is told to has one, and it runs the library as plain Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from theatre_gevent import InitReason
+from theatre_gevent.cluster import guard, membership, outbox, postgres, schedule_sql
+from theatre_gevent.logic.envelopes import Reply, Send
+
+
+class Plant(NamedTuple):
+    """A bug.
+
+    Attributes:
+        invariant: What it breaks.
+        faults: What brings it out.
+        install: Puts it into this process.
+        sql: Put into the database before any host starts.
+    """
+
+    invariant: str
+    faults: tuple[str, ...]
+    install: Callable[[], None] = lambda: None
+    sql: str = ""
+
+
+def _patch(module: Any, name: str, wrap: Callable[..., Any]) -> None:
+    original = getattr(module, name)
+    setattr(module, name, lambda *args, **named: wrap(original, *args, **named))
+
+
+def _all_want_everything() -> None:
+    """Have every host take itself for the ring's choice: harmless, as long as claims and releases are right."""
+    membership.LiveRing.owner = lambda self, ref: None  # type: ignore[method-assign]
+
+
+def _claim_without_owner_check() -> None:
+    _all_want_everything()
+
+    def claim(original: Any, connection: Any, life: Any, number: int, refs: Sequence[Any], again: Any = ()) -> Any:
+        claimed = original(connection, life, number, refs, again)
+        for ref in [ref for ref, owner in claimed.foreign.items() if owner != life]:
+            del claimed.foreign[ref]
+            claimed.mine[ref] = InitReason.FAILOVER
+        return claimed
+
+    _patch(postgres, "claim", claim)
+
+
+def _release_of_everybody() -> None:
+    _all_want_everything()
+
+    def release(original: Any, connection: Any, life: Any, number: int, refs: Sequence[Any]) -> int:
+        connection.run("DELETE FROM actor_ownership")
+        return len(refs)
+
+    _patch(postgres, "release", release)
+
+
+def _lease_is_not_looked_at() -> None:
+    # Neither the dispatcher, which is never given the lease, nor the guard.
+    guard.LeaseGuard.start = lambda self: None  # type: ignore[method-assign]
+
+
+def _batches(change: Callable[[list[Any]], list[Any]]) -> None:
+    _patch(outbox, "encode_messages", lambda original, messages: original(change(messages)))
+
+
+def _batch_backwards() -> None:
+    _batches(lambda messages: messages[::-1])
+
+
+def _sent_twice() -> None:
+    count = [0]
+
+    def change(messages: list[Any]) -> list[Any]:
+        changed = []
+        for message in messages:
+            changed.append(message)
+            if type(message) is Send:
+                count[0] += 1
+                if count[0] % 20 == 0:
+                    changed.append(message)
+        return changed
+
+    _batches(change)
+
+
+def _some_left_out() -> None:
+    count = [0]
+
+    def keep(message: Any) -> bool:
+        if type(message) is Send:
+            count[0] += 1
+        return type(message) is not Send or count[0] % 20 > 0
+
+    _batches(lambda messages: [each for each in messages if keep(each)] or messages)
+
+
+def _reply_sent_twice() -> None:
+    last: list[Any] = []
+
+    def change(messages: list[Any]) -> list[Any]:
+        for message in messages:
+            if type(message) is Reply:
+                last.append(message.body)
+                if len(last) % 20 == 0:
+                    message.body = last[-2]
+        return messages
+
+    _batches(change)
+
+
+def _schedule_deleted_before_delivery() -> None:
+    def claim(original: Any, connection: Any, life: Any, at_most: int) -> Any:
+        found = original(connection, life, at_most)
+        for row in found.rows[:1]:
+            connection.run("DELETE FROM schedules WHERE id = %s", (row.id,))
+            found.rows.remove(row)
+        return found
+
+    _patch(schedule_sql, "claim", claim)
+
+
+PLANTS = {
+    "claim-without-owner-check": Plant("one activation", ("raise",), _claim_without_owner_check),
+    "release-of-everybody": Plant("one activation", ("raise",), _release_of_everybody),
+    "epochs-go-back": Plant(
+        "epochs",
+        ("restart",),
+        sql="ALTER SEQUENCE theatre_epochs INCREMENT BY -1 RESTART WITH 1000",
+    ),
+    "lease-not-looked-at": Plant("lease", ("pause",), _lease_is_not_looked_at),
+    "batch-backwards": Plant("order", ("raise",), _batch_backwards),
+    "message-sent-twice": Plant("order", ("raise",), _sent_twice),
+    "reply-sent-twice": Plant("replies", ("raise",), _reply_sent_twice),
+    "message-left-out": Plant("accounts", ("raise",), _some_left_out),
+    "schedule-deleted-before-delivery": Plant("schedules", ("raise",), _schedule_deleted_before_delivery),
+}
