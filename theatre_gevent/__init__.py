@@ -5,6 +5,8 @@
 Importing the package starts nothing and patches nothing. `build` is `compiled` if the hot path is, else `pure`.
 """
 
+import logging as _logging
+
 from ._accel import build  # first: it decides where everything else comes from
 from ._version import __version__
 from .clock import Clock, SystemClock
@@ -84,3 +86,5 @@ __all__ = [
     "message",
     "migrate_schema",
 ]
+
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())  # nothing is written unless somebody configures it

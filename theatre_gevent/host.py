@@ -24,6 +24,7 @@ from .core.states import HostStates
 from .core.watchdog import Watchdog
 from .core.worker import Worker
 from .errors import HostDraining, HostFrozen, HostNotRunning, InvalidOption
+from .logs import fields
 from .messages import Receiver, Ref
 from .metrics import Metrics
 from .scheduling.memory import MemorySchedules
@@ -165,7 +166,7 @@ class Host(ScheduleVerbs):
             return
         self._states.go("frozen")
         self._states.frozen_by_hand = True
-        log.warning("host %s freezes", self.host_id)
+        log.warning("host %s freezes", self.host_id, extra=fields(self.host_id))
         refusal = HostFrozen(f"host {self.host_id} is frozen")
         if self._joined is not None:
             self._joined.router.give_up(refusal)
@@ -191,7 +192,7 @@ class Host(ScheduleVerbs):
             return  # the rest comes with the lease
         self._states.go("active")
         self._closer.unfreeze()
-        log.warning("host %s is active again", self.host_id)
+        log.warning("host %s is active again", self.host_id, extra=fields(self.host_id))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -410,11 +411,16 @@ class Host(ScheduleVerbs):
             if joined.has_lease:
                 closer.hand_over()
         if not frozen and not closer.drain(timeout, self._refusal()):
-            log.warning("host %s: accepted messages were not all handled within %g s", self.host_id, timeout)
+            log.warning(
+                "host %s: accepted messages were not all handled within %g s",
+                self.host_id,
+                timeout,
+                extra=fields(self.host_id),
+            )
         self._schedules.finish(0.0 if frozen else deadline - self._clock.monotonic())
         ended = closer.shut_down(timeout, self._refusal())
         if not ended:
-            log.warning("host %s: not all actors ended within %g s", self.host_id, timeout)
+            log.warning("host %s: not all actors ended within %g s", self.host_id, timeout, extra=fields(self.host_id))
         self._states.go("stopped")
         closer.force(self._refusal())
         closer.finish()
@@ -440,7 +446,9 @@ class Host(ScheduleVerbs):
     def _panic(self, error: BaseException) -> None:
         """A receiver raised and `panic_recovery` is off."""
         if self.state == "active":
-            log.critical("host %s stops: a receiver raised and panic_recovery is off", self.host_id)
+            log.critical(
+                "host %s stops: a receiver raised and panic_recovery is off", self.host_id, extra=fields(self.host_id)
+            )
             self._cause = error
             self._begin_stop()
 

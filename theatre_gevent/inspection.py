@@ -25,6 +25,7 @@ from .errors import TheatreError
 from .hub_watch import HubWatch
 from .journal import Journal, iso
 from .logic.paging import Page, read_cursor
+from .logs import fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -232,7 +233,7 @@ class Inspection:
         try:
             found = cluster.store().owner(ref)
         except TheatreError as error:
-            log.info("the database does not tell who owns %s: %s", ref, error)
+            log.info("the database does not tell who owns %s: %s", ref, error, extra=fields(ref=ref))
             return Owner(chosen, None, owned=None)
         if found is None or not found.alive:
             return Owner(chosen, None, owned=False)

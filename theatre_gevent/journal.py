@@ -47,7 +47,7 @@ class Journal(logging.Handler):
         logging.getLogger(_LOGGER).removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record, and print it if this handler is the only reason why the standard library would not."""
+        """Keep a record."""
         try:
             error = record.exc_info[1] if record.exc_info else None
             self._warnings.append(
@@ -57,15 +57,12 @@ class Journal(logging.Handler):
                     "level": "error" if record.levelno >= logging.ERROR else "warn",
                     "source": record.name,
                     "message": _short(record.getMessage()),
-                    "actor": getattr(record, "ref", None),
+                    "actor": getattr(record, "theatre_ref", None),
                     "detail": None if error is None else _short(f"{type(error).__name__}: {error}"),
                 }
             )
         except Exception:  # noqa: BLE001 - a record whose text can't be made, say
             self.handleError(record)
-        last = logging.lastResort
-        if last is not None and record.levelno >= last.level and _is_first_of_journals_alone(self, record.name):
-            last.handle(record)
 
     def dead_letter(self, ref: Ref, body: Any, sender: Ref | None, reason: str) -> None:
         """Keep a dead letter: of its body the type alone, since it may be large, or nobody's business."""
@@ -96,19 +93,3 @@ def iso(moment: float) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-def _is_first_of_journals_alone(journal: Journal, name: str) -> bool:
-    """Tell whether a record of logger `name` is handled by nothing but journals, of which this is the first.
-
-    The standard library prints warnings by itself only where no handler at all was found.
-    """
-    logger: logging.Logger | None = logging.getLogger(name)
-    first: logging.Handler | None = None
-    while logger is not None:
-        for handler in logger.handlers:
-            if not isinstance(handler, Journal):
-                return False
-            first = first or handler
-        logger = logger.parent if logger.propagate else None
-    return first is journal

@@ -20,7 +20,7 @@ from theatre_gevent.metrics import METRICS
 
 from .documents import DOCS, ENVIRONMENT, PAGES, ROOT, log_lines, run, table
 
-LOGGERS = ("actor", "host", "cluster", "schedules", "admin")
+LOGGERS = ("actor", "host", "cluster", "schedules", "admin", "run")
 
 
 def test_every_log_line_is_explained_and_no_other() -> None:

@@ -26,7 +26,7 @@ def journal(clock: VirtualClock) -> Iterator[Journal]:
 
 def test_warnings_are_kept_and_lesser_lines_are_not(journal: Journal) -> None:
     log.info("too little")
-    log.warning("mind %s", "the gap", extra={"ref": "x/1"})
+    log.warning("mind %s", "the gap", extra={"theatre_ref": "x/1"})
     try:
         raise ValueError("odd")
     except ValueError:

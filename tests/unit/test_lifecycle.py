@@ -228,7 +228,7 @@ def test_a_receiver_that_raises_answers_its_requester_and_lives_on(
     assert recorder.instances == 1
     record = next(record for record in caplog.records if record.levelname == "ERROR")
     assert "a/1" in record.getMessage()
-    assert getattr(record, "ref", None) == "a/1"
+    assert getattr(record, "theatre_ref", None) == "a/1"
     assert record.exc_info is not None
     assert host.metrics.snapshot()["receiver_errors"] == 1
 

@@ -23,7 +23,8 @@ SOCKETS = PACKAGE / "cluster" / "sockets.py"  # may bound what the operating sys
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 MAX_LINES = 500
 VALUES = {"__version__", "build"}  # public names that are no things with a docstring
-LIBRARY = [path for path in MODULES if PACKAGE / "loadtest" not in path.parents]
+PROGRAMS = {PACKAGE / "loadtest", PACKAGE / "cli"}  # they print
+LIBRARY = [path for path in MODULES if not PROGRAMS & set(path.parents)]
 
 
 def name_of(path: Path) -> str:

@@ -12,6 +12,7 @@ import bottle
 import ujson
 
 from ..errors import HostNotRunning, TheatreError
+from ..logs import fields
 from .guard import Guard, Refusal
 from .parameters import BadParameter, read
 from .peers import HOST_HEADER, Peers
@@ -189,12 +190,16 @@ class Application:
     def _drain(self) -> str:
         if self._view.state() in ("new", "stopped"):
             raise HostNotRunning(f"host {self._view.host_id} can't drain: it is {self._view.state()}")
-        log.warning("host %s drains: the admin server was told to", self._view.host_id)
+        log.warning(
+            "host %s drains: the admin server was told to", self._view.host_id, extra=fields(self._view.host_id)
+        )
         self._view.drain()
         return "draining"
 
     def _freeze(self) -> str:
-        log.warning("host %s freezes: the admin server was told to", self._view.host_id)
+        log.warning(
+            "host %s freezes: the admin server was told to", self._view.host_id, extra=fields(self._view.host_id)
+        )
         self._view.freeze()
         return self._view.state()
 

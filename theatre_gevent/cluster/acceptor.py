@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from ..config import is_loopback
 from ..errors import TheatreError
 from ..logic.connection import Connection
+from ..logs import fields
 from .handler import PeerDown
 from .inlet import Inlet
 from .logs import log
@@ -182,7 +183,11 @@ class Acceptor:
         try:
             refusal = transport.handler.admit(peer)  # it may take its time, others connect meanwhile
         except Exception as error:  # noqa: BLE001 - the router's mistake: in doubt, nobody comes in
-            log.exception("host %r: the transport's handler failed", transport.identity.host_id)
+            log.exception(
+                "host %r: the transport's handler failed",
+                transport.identity.host_id,
+                extra=fields(transport.identity.host_id),
+            )
             return f"the host could not decide: {type(error).__name__}"
         entry = self.inlets.get(peer.host_id)
         if refusal is None and entry is not None and not entry[0].closed:
@@ -202,4 +207,5 @@ class Acceptor:
                 "whoever reaches that address can send messages to its actors",
                 transport.identity.host_id,
                 bound,
+                extra=fields(transport.identity.host_id),
             )

@@ -14,6 +14,7 @@ from gevent import Greenlet
 from ..core.remote import UNLIMITED
 from ..errors import HostFrozen, TheatreError
 from ..logic.lease import Action, Phase, decide, look_again_in
+from ..logs import fields
 
 if TYPE_CHECKING:
     from ..clock import Timer
@@ -122,7 +123,12 @@ class LeaseGuard:
         self._phase = Phase.FROZEN
         if not self._states.lease_frozen():
             return
-        log.warning("host %s freezes: its lease could not be renewed and has %.1f s left", self._host_id, remaining)
+        log.warning(
+            "host %s freezes: its lease could not be renewed and has %.1f s left",
+            self._host_id,
+            remaining,
+            extra=fields(self._host_id),
+        )
         Greenlet.spawn(self._come_to_rest, refusal)
 
     def _come_to_rest(self, refusal: HostFrozen) -> None:
@@ -132,7 +138,7 @@ class LeaseGuard:
     def _unfreeze(self) -> None:
         self._phase = Phase.SERVING
         if self._states.lease_renewed():
-            log.warning("host %s is active again: its lease was renewed", self._host_id)
+            log.warning("host %s is active again: its lease was renewed", self._host_id, extra=fields(self._host_id))
             self._closer.unfreeze()
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -146,7 +152,7 @@ class LeaseGuard:
         refusal = HostFrozen(f"the lease of host {self._host_id} has ended")
         self._closer.fence_all(refusal)
         self._disown()
-        log.error("host %s: its lease has ended, all its actors are over", self._host_id)
+        log.error("host %s: its lease has ended, all its actors are over", self._host_id, extra=fields(self._host_id))
         goes_on = self._states.lease_lost()
         self._clearing = Greenlet.spawn(self._clear, refusal, goes_on)
 
@@ -170,12 +176,17 @@ class LeaseGuard:
         try:
             self._cluster.rejoin()
         except TheatreError as error:
-            log.info("host %s can't rejoin yet: %s", self._host_id, error)
+            log.info("host %s can't rejoin yet: %s", self._host_id, error, extra=fields(self._host_id))
             self._dispatcher.clock.sleep(_REJOIN_RETRY)
             return
         self._phase = Phase.SERVING
         self._dispatcher.lease = self._cluster
         if self._states.lease_regained():
             self._closer.unfreeze()
-            log.warning("host %s is active again, with epoch %d", self._host_id, self._cluster.epoch)
+            log.warning(
+                "host %s is active again, with epoch %d",
+                self._host_id,
+                self._cluster.epoch,
+                extra=fields(self._host_id),
+            )
         self.look()

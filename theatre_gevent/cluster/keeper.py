@@ -18,6 +18,7 @@ from ..core.native import get_ident
 from ..errors import DatabaseUnavailable, TheatreError
 from ..logic.lease import hub_patience
 from ..logic.observation import Members
+from ..logs import fields
 from . import news
 from .crossing import Command, Crossing
 from .keeping import Keeping
@@ -213,7 +214,12 @@ class Keeper:
                 keeping.interrupt()
                 command.answer.wait(timeout=timeout)
             if not command.answer.ready():
-                log.error("host %s: the keeper's thread did not end within %g s", self.host_id, timeout)
+                log.error(
+                    "host %s: the keeper's thread did not end within %g s",
+                    self.host_id,
+                    timeout,
+                    extra=fields(self.host_id),
+                )
         finally:
             crossing.close()
             self.holder.lease_until = -math.inf
@@ -268,7 +274,9 @@ class Keeper:
             if self.on_news is not None:
                 self.on_news(item)
         except Exception:  # noqa: BLE001 - the rest of the news must not be lost
-            log.exception("host %s: %s could not be told", self.host_id, type(item).__name__)
+            log.exception(
+                "host %s: %s could not be told", self.host_id, type(item).__name__, extra=fields(self.host_id)
+            )
 
     def _take_in(self, item: news.News) -> None:
         me = self.host_id
@@ -277,40 +285,46 @@ class Keeper:
                 self.epoch = epoch
                 self.fenced = False
                 self.failures = 0
-                log.info("host %s: epoch %d begins", me, epoch)
+                log.info("host %s: epoch %d begins", me, epoch, extra=fields(me))
             case news.MembersChanged(members=members, change=change):
                 self.members = members
-                log.info("host %s: hosts have changed: %s", me, change)
+                log.info("host %s: hosts have changed: %s", me, change, extra=fields(me))
             case news.Renewed():
                 self.failures = 0
-                log.debug("host %s: lease renewed, %.1f s from now", me, self.remaining())
+                log.debug("host %s: lease renewed, %.1f s from now", me, self.remaining(), extra=fields(me))
             case news.RenewalFailed(failures=failures, text=text):
                 self.failures = failures
-                log.warning("host %s: renewal %d in a row has failed: %s", me, failures, text)
+                log.warning("host %s: renewal %d in a row has failed: %s", me, failures, text, extra=fields(me))
             case news.Fenced(epoch=epoch):
                 self.fenced = True
-                log.error("host %s: its epoch %d was declared over by another host", me, epoch)
+                log.error("host %s: its epoch %d was declared over by another host", me, epoch, extra=fields(me))
             case news.Conflict(text=text):
                 self.conflict = True
                 self.reachable = False
-                log.error("host %s: %s", me, text)
+                log.error("host %s: %s", me, text, extra=fields(me))
             case news.ConflictOver():
                 self.conflict = False
                 self.reachable = True
-                log.warning("host %s: has its host id for itself again", me)
+                log.warning("host %s: has its host id for itself again", me, extra=fields(me))
             case news.DatabaseAway(text=text):
                 self.reachable = False
-                log.warning("host %s: the database is away: %s", me, text)
+                log.warning("host %s: the database is away: %s", me, text, extra=fields(me))
             case news.DatabaseBack():
                 self.reachable = True
-                log.warning("host %s: the database is back", me)
+                log.warning("host %s: the database is back", me, extra=fields(me))
             case news.OtherFenced(host_id=host_id, epoch=epoch):
-                log.warning("host %s: %s (epoch %d) has not renewed its lease and is declared over", me, host_id, epoch)
+                log.warning(
+                    "host %s: %s (epoch %d) has not renewed its lease and is declared over",
+                    me,
+                    host_id,
+                    epoch,
+                    extra=fields(me),
+                )
             case news.HubSilent(seconds=seconds, stack=stack):
                 text = (
                     "host %s: the hub did not run for %.1f s, and the lease was not renewed meanwhile. It was at:\n%s"
                 )
-                log.error(text, me, seconds, stack)
+                log.error(text, me, seconds, stack, extra=fields(me))
 
     def is_forked(self) -> None:
         """In the child of a fork: the lease is the parent's, and no actor may run here."""

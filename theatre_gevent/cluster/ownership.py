@@ -14,6 +14,7 @@ from gevent.event import Event
 from msgspec import Struct
 
 from ..errors import NoOwner, TheatreError
+from ..logs import fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -235,7 +236,7 @@ class Ownership:
         try:
             self._on_claimed(ref, outcome)
         except Exception:
-            log.exception("the outcome of the claim of %s could not be dealt with", ref)
+            log.exception("the outcome of the claim of %s could not be dealt with", ref, extra=fields(ref=ref))
 
     def _first(self, refs: Iterable[Ref]) -> Iterable[Ref]:
         for _, ref in zip(range(MAX_BATCH), refs, strict=False):

@@ -13,6 +13,7 @@ from ..config import check_address
 from ..errors import DatabaseError, DatabaseUnavailable, InvalidOption, TheatreError
 from ..logic.lease import ATTEMPT, waits_for_dead
 from ..logic.observation import Members, changes
+from ..logs import fields
 from ..migration import migrate_schema
 from . import news, postgres
 from .claim_store import PostgresClaims
@@ -188,7 +189,7 @@ class Cluster:
             with self._pool.connection() as connection:
                 postgres.forget_fenced(connection)
         except DatabaseError as error:
-            log.info("host %s: rows of old lives stay for now: %s", self.host_id, error)
+            log.info("host %s: rows of old lives stay for now: %s", self.host_id, error, extra=fields(self.host_id))
 
     def register(self, address: str = "", admin_addr: str | None = None) -> None:
         """Begin the first life: others see this host and send to it from now on.

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from ..clock import SystemClock
 from ..errors import InvalidOption, TheatreError
 from ..logic.handshake import Identity
+from ..logs import fields
 from .acceptor import Acceptor
 from .handler import Counters, Limits, PeerDown
 from .inlet import Inlet
@@ -215,7 +216,12 @@ class Transport:
         self._greenlets.join()
         if self._line_timer is not None:
             self._line_timer.cancel()
-        log.info("host %r does not listen at %s any more", self.identity.host_id, self.addr)
+        log.info(
+            "host %r does not listen at %s any more",
+            self.identity.host_id,
+            self.addr,
+            extra=fields(self.identity.host_id),
+        )
 
     def _connections(self) -> list[tuple[Link | Inlet, Wire]]:
         pairs: list[tuple[Link | Inlet, Wire]] = [
@@ -296,7 +302,9 @@ class Transport:
         try:
             function(*args)
         except Exception:  # noqa: BLE001 - the router's mistake
-            log.exception("host %r: the transport's handler failed", self.identity.host_id)
+            log.exception(
+                "host %r: the transport's handler failed", self.identity.host_id, extra=fields(self.identity.host_id)
+            )
 
     # -- from time to time ---------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from ..errors import HostDraining, HostFrozen, HostNotRunning, TheatreError
+from ..logs import fields
 from .activation import ACTIVE, LEAVING, NEW, STOPPED
 from .context import Failure, Request
 from .counters import open_requests
@@ -161,7 +162,9 @@ class Closer:
         dispatcher = self._dispatcher
         worker = activation.worker
         if worker is not None:
-            log.warning("actor %s did not end in time and is stopped by force", activation.ref)
+            log.warning(
+                "actor %s did not end in time and is stopped by force", activation.ref, extra=fields(ref=activation.ref)
+            )
             ctx = worker.desk.ctx
             if isinstance(ctx, Request) and not ctx.done:
                 dispatcher.complete(ctx, Failure(error.copy()))

@@ -130,7 +130,7 @@ class Lifecycle:
             reason = f"the actor could not be activated: {type(error).__name__}: {error}"
             self.activations_failed += 1
             activation.actor_type.failed += 1
-            log.error("actor %s could not be activated", ref, exc_info=error, extra={"ref": str(ref)})
+            log.error("actor %s could not be activated", ref, exc_info=error, extra={"theatre_ref": str(ref)})
         queue = activation.queue()
         if queue:
             self.fail(queue.popleft(), reason, error, _remote(error, ref))
@@ -160,7 +160,7 @@ class Lifecycle:
             ref,
             type(ctx.message).__name__,
             exc_info=error,
-            extra={"ref": str(ref)},
+            extra={"theatre_ref": str(ref)},
         )
         if request is not None:
             self._dispatcher.complete(request, Failure(_remote(error, ref)))
@@ -196,7 +196,7 @@ class Lifecycle:
             self.journal(ref, body, sender, reason)
         handler = dispatcher.options.dead_letter_handler
         if handler is None:
-            log.info("dead letter for %s: %s", ref, reason, extra={"ref": str(ref)})
+            log.info("dead letter for %s: %s", ref, reason, extra={"theatre_ref": str(ref)})
         elif getcurrent() is dispatcher.hub:
             Greenlet.spawn(self._tell, handler, DeadLetter(ref, body, sender, reason, error))  # it may block
         else:
@@ -209,7 +209,7 @@ class Lifecycle:
         try:
             handler(letter)
         except (Exception, Timeout) as problem:
-            log.error("the dead_letter_handler raised for %s", ref, exc_info=problem, extra={"ref": str(ref)})
+            log.error("the dead_letter_handler raised for %s", ref, exc_info=problem, extra={"theatre_ref": str(ref)})
 
     def fail(self, ctx: Context, reason: str, error: BaseException | None, answer: TheatreError) -> None:
         """Make a queued message a dead letter, and answer who asked with `answer`."""
@@ -234,7 +234,7 @@ class Lifecycle:
         except BaseException as error:
             if activation.state != STOPPED:
                 self._count_error(activation)
-                log.error("actor %s raised in Shutdown", ref, exc_info=error, extra={"ref": str(ref)})
+                log.error("actor %s raised in Shutdown", ref, exc_info=error, extra={"theatre_ref": str(ref)})
             if isinstance(error, (Exception, Timeout)):
                 failure = error
             else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gevent import Greenlet
 
 from ..errors import TheatreError
+from ..logs import fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +65,9 @@ class HostStates:
         try:
             on_state(state)
         except Exception:
-            log.exception("host %s: on_state raised when the host became %s", self._host_id, state)
+            log.exception(
+                "host %s: on_state raised when the host became %s", self._host_id, state, extra=fields(self._host_id)
+            )
 
     def abandon(self) -> None:
         """In a forked child: whatever the state is, it is over, and nobody has to be told."""

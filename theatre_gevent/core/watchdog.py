@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gevent.monkey import get_original
 
 from ..clock import SystemClock
+from ..logs import fields
 
 if TYPE_CHECKING:
     from ..clock import Clock, Timer
@@ -75,7 +76,9 @@ class Watchdog:
         self._set()
         if self._told:
             self._told = 0.0
-            log.warning("host %s runs again after %.1f s", self._host_id, self._ticked - before)
+            log.warning(
+                "host %s runs again after %.1f s", self._host_id, self._ticked - before, extra=fields(self._host_id)
+            )
 
     # -- in the native thread ----------------------------------------------------------------------------------
 
@@ -100,6 +103,7 @@ class Watchdog:
         log.warning(
             "host %s has stood still for %.1f s: %s does not let others run; it is at\n%s",
             *(self._host_id, stands, self._culprit(), stack),
+            extra=fields(self._host_id),
         )
 
     def _culprit(self) -> str:

@@ -15,7 +15,9 @@ import gevent
 from gevent.fileobject import FileObject
 from gevent.queue import SimpleQueue
 
-from .channel import BadLine, Sender, receive
+from theatre_gevent import logs
+from theatre_gevent.channel import BadLine, Sender, receive
+
 from .options import LoadOptions
 from .part import HostSpec
 from .process import LocalProcess
@@ -33,6 +35,7 @@ def main() -> int:
     """Run one host; what it is and what it does comes through standard input, what it says goes to standard output."""
     output = os.dup(1)
     os.dup2(2, 1)  # whatever else is printed here must not get between the messages
+    logs.configure(level="WARNING")
     sender = Sender(FileObject(output, "wb"))
     messages = receive(FileObject(0, "rb", close=False))
     try:

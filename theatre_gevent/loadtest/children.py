@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from base64 import b64decode
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import AsyncResult
 from gevent.subprocess import PIPE, Popen, TimeoutExpired
 
-from .channel import BadLine, Sender, receive
+from theatre_gevent.channel import BadLine, Sender, receive
+from theatre_gevent.processes import command, ending, environment
+
 from .part import END_GRACE, STOP_TIMEOUT
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ class ChildProcess:
         self._reply: AsyncResult[dict[str, Any]] | None = None
         # A session of its own: Ctrl+C in a terminal goes to the command alone, which ends its processes in good order.
         self._process = Popen(
-            [sys.executable, *_warning_flags(), "-m", __package__, CHILD_FLAG, spec.name],
+            command(__package__, CHILD_FLAG, spec.name),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,
         )
         self.pid: int = self._process.pid
@@ -189,8 +189,7 @@ class ChildProcess:
         except TimeoutExpired:
             return f"{self._title()} has closed its pipe"
         self._errors.join(timeout=_EXIT_TIMEOUT)
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"{self._title()} {how}" + (f"; its last words: {self._last_line}" if self._last_line else "")
+        return f"{self._title()} {ending(code)}" + (f"; its last words: {self._last_line}" if self._last_line else "")
 
     def _pass_errors_on(self) -> None:
         """Print what the process prints, as it comes."""
@@ -203,14 +202,3 @@ class ChildProcess:
 
     def _title(self) -> str:
         return f"{self._name} (process {self.pid})"
-
-
-def _environment() -> dict[str, str]:
-    """Let the process find this package, also where it is not installed."""
-    home = str(Path(__file__).resolve().parents[2])
-    before = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": home + (os.pathsep + before if before else "")}
-
-
-def _warning_flags() -> list[str]:
-    return [f"-W{option}" for option in sys.warnoptions]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import gevent
 
-from theatre_gevent import build
+from theatre_gevent import build, logs
 from theatre_gevent.errors import TheatreError
 
 from .database import Database, require_programs
@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     except (UsageError, MissingPackage) as error:
         _complain(str(error))
         return USAGE
+    logs.configure(level="WARNING")
     return _run(options)
 
 

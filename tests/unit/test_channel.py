@@ -11,7 +11,7 @@ from gevent.fileobject import FileObject
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theatre_gevent.loadtest.channel import BadLine, Sender, receive
+from theatre_gevent.channel import BadLine, Sender, receive
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 63) - 1) | st.text(),

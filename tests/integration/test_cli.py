@@ -1,0 +1,243 @@
+"""The command `theatre` with real processes: hosts that die and come back, drain, and are looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support import gone
+from theatre_gevent import Host, SystemClock
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import logging
+from theatre_gevent import Ref
+log = logging.getLogger("shop")
+
+class Cart:
+    def receive(self, ctx):
+        if ctx.message == "boom":
+            raise ValueError("odd")
+        if isinstance(ctx.message, str):
+            ctx.reply(ctx.message)
+
+def setup(host):
+    host.register_actor("cart", Cart)
+    print("set up", host.host_id)
+    return work
+
+def work(host):
+    host.send(Ref("cart", "bad"), "boom")
+    for number in range(5):
+        host.request(Ref("cart", str(number)), "hello")
+    log.info("worked")
+
+def bad(host):
+    raise RuntimeError("no way")
+
+number = 7
+"""
+
+
+class Command:
+    """A `theatre` that runs; what it writes is read as it comes."""
+
+    def __init__(self, folder: Path, *arguments: str, **environ: str) -> None:
+        (folder / "shop.py").write_text(PROGRAM)
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "theatre_gevent", *arguments],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        )  # fmt: skip
+        self.out: list[str] = []
+        self.errors: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=(pipe, lines), daemon=True)
+            for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.errors))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @staticmethod
+    def _read(pipe: Any, lines: list[str]) -> None:
+        for line in pipe:
+            lines.append(line.rstrip("\n"))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something holds."""
+        clock = SystemClock()
+        deadline = clock.monotonic() + 45
+        while not condition():
+            assert clock.monotonic() < deadline, "\n".join((*self.out[-20:], *self.errors[-40:]))
+            clock.sleep(0.05)
+
+    def lines(self, pattern: str) -> list[str]:
+        """Return what was written to stderr and fits."""
+        return [line for line in list(self.errors) if re.search(pattern, line)]
+
+    def hosts(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def end(self) -> int:
+        code = self.process.wait(timeout=50)
+        for reader in self._readers:
+            reader.join(20)
+        return code
+
+
+@pytest.fixture
+def theatre(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts commands, and lets none of their processes outlive the test."""
+    started: list[Command] = []
+
+    def start(*arguments: str, **environ: str) -> Command:
+        started.append(Command(tmp_path, *arguments, **environ))
+        return started[-1]
+
+    yield start
+    for command in started:
+        if command.process.poll() is None:
+            family = psutil.Process(command.process.pid).children(recursive=True)
+            command.process.kill()
+            for process in family:
+                process.kill()
+        command.end()
+
+
+def test_three_hosts_are_looked_at_one_dies_and_comes_back_and_all_drain(theatre: Callable[..., Command]) -> None:
+    run = theatre("run", "shop:setup", "--hosts", "3", "--admin", "127.0.0.1:0", THEATRE_LOG_FORMAT="json")
+    run.until(lambda: len(run.lines("has started at")) == 3 and len(run.lines('"worked"')) == 3)
+    records = [json.loads(line) for line in list(run.errors)]
+    worked = [record for record in records if record["message"] == "worked"]
+    assert {record["host"] for record in worked} == {"host-1", "host-2", "host-3"}
+    raised = [record for record in records if record["logger"] == "theatre_gevent.actor"]
+    assert {record["ref"] for record in raised} == {"cart/bad"}
+    assert {record["error"] for record in raised} == {"ValueError: odd"}
+    assert all(record["host"] for record in raised)
+    assert sorted(run.out) == ["set up host-1", "set up host-2", "set up host-3"]
+
+    started = next(record["message"] for record in records if "has started at" in record["message"])
+    url = started.rpartition(" ")[2]
+    status = theatre("status", url)
+    assert (status.end(), status.errors) == (0, [])
+    assert [line.split()[:2] for line in status.out[1:]] == [[f"host-{number}", "active"] for number in (1, 2, 3)]
+    page = theatre("actors", url, "--type", "cart", "--limit", "4", "--json")
+    assert (page.end(), page.errors) == (0, [])
+    first = json.loads(page.out[0])
+    assert [entry["id"] for entry in first["actors"]] == ["0", "1", "2", "3"]
+    rest = theatre("actors", url, "--type", "cart", "--after", first["next"])
+    assert rest.end() == 0
+    assert [line.split()[0] for line in rest.out[1:-1]] == ["cart/4", "cart/bad"]
+    none = theatre("actors", url, "--prefix", "zzz")
+    assert (none.end(), none.out[-1]) == (0, "0 of 0 actors")
+
+    victim = run.hosts()[0]
+    victim.kill()
+    run.until(lambda: run.lines(r"was ended by SIGKILL; it is started again in 0\.5 s"))
+    run.until(lambda: len(run.lines("has started at")) == 4)
+    family = run.hosts()
+    assert len(family) == 3
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
+    assert gone(family)
+    assert not run.lines("is killed")
+
+
+def test_hosts_end_with_the_command_that_was_killed(theatre: Callable[..., Command]) -> None:
+    run = theatre("run", "shop:setup", "--hosts", "2")
+    run.until(lambda: len(run.lines("has started at")) == 2)
+    assert run.lines(r"^host-1 \| \S+ \S+ INFO shop: worked$") or run.lines(r"^host-\d \| ")
+    family = run.hosts()
+    run.process.kill()
+    run.process.wait()
+    run.until(lambda: gone(family))
+
+
+def test_the_second_signal_ends_all_at_once(theatre: Callable[..., Command], tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import gevent\nfrom theatre_gevent import Ref\n"
+        "def setup(host):\n    host.register_actor('slow', slow)\n"
+        "    return lambda host: host.send(Ref('slow', '1'), 'x')\n"
+        "def slow(ctx):\n    if ctx.message == 'x':\n        print('slow')\n        gevent.sleep(1000)\n"
+    )
+    run = theatre("run", "slow:setup", "--drain-timeout", "500")
+    run.until(lambda: run.out == ["host-1 | slow"])
+    family = run.hosts()
+    run.process.send_signal(signal.SIGINT)
+    run.until(lambda: run.lines("SIGINT: all hosts drain"))
+    run.process.send_signal(signal.SIGINT)
+    assert run.end() == 130
+    assert gone(family)
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "complaint"),
+    [
+        ("shop:bad", 1, r"theatre: shop:bad raised RuntimeError: no way at .*shop\.py:\d+"),
+        ("nowhere:setup", 2, r"theatre: module 'nowhere' can't be imported: ModuleNotFoundError: .*"),
+        ("shop:nobody", 2, r"theatre: module 'shop' has no function 'nobody'"),
+        ("shop:number", 2, r"theatre: shop:number is no function: it is a int"),
+    ],
+)
+def test_what_can_not_be_run_is_one_line(
+    target: str, code: int, complaint: str, theatre: Callable[..., Command]
+) -> None:
+    run = theatre("run", target, "--hosts", "2", "--log-level", "WARNING")
+    assert run.end() == code
+    assert len(run.errors) == 1
+    assert re.fullmatch(complaint, run.errors[0])
+
+
+def test_a_server_that_does_not_answer_or_needs_a_token(theatre: Callable[..., Command]) -> None:
+    token = "abc"  # noqa: S105
+    with Host(admin_addr="127.0.0.1:0", admin_token=token) as host:
+        refused = theatre("status", f"http://{host.admin_address}")
+        assert refused.end() == 2
+        assert re.fullmatch(r"theatre: http://\S+ needs its token: .* THEATRE_ADMIN_TOKEN", refused.errors[0])
+        allowed = theatre("status", str(host.admin_address), THEATRE_ADMIN_TOKEN=token)
+        assert (allowed.end(), allowed.errors) == (0, [])
+        assert allowed.out[1].split()[:2] == [host.host_id, "active"]
+    away = theatre("status", "http://127.0.0.1:1")
+    assert (away.end(), away.out) == (1, [])
+    assert away.errors == ["theatre: no admin server answers at http://127.0.0.1:1: [Errno 111] Connection refused"]
+
+
+def test_migrate_twice_then_run_on_it(theatre: Callable[..., Command], dsn: str) -> None:
+    for _ in range(2):
+        migrate = theatre("migrate", dsn)
+        assert (migrate.end(), migrate.errors) == (0, [])
+        assert re.fullmatch(r"the database has version \d+ of the tables", migrate.out[0])
+    run = theatre("run", "shop:setup", "--hosts", "2", "--no-migrate", THEATRE_DSN=dsn)
+    run.until(lambda: len(run.lines("shop: worked")) == 2)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
+    away = theatre("migrate", "postgresql://nobody@127.0.0.1:1/none")
+    assert (away.end(), len(away.errors)) == (1, 1)
+
+
+def test_an_embedded_database(theatre: Callable[..., Command]) -> None:
+    run = theatre("run", "shop:setup", "--hosts", "2", "--dsn", "embedded")
+    run.until(lambda: len(run.lines("shop: worked")) == 2)
+    family = psutil.Process(run.process.pid).children(recursive=True)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
+    assert gone(family)
+
+
+def test_the_playground_is_a_command_too(theatre: Callable[..., Command]) -> None:
+    play = theatre("playground")
+    play.until(lambda: "Running until Ctrl+C." in play.out)
+    assert any("in three terminals: theatre playground a, then b, then c" in line for line in play.out)
+    play.process.send_signal(signal.SIGINT)
+    assert (play.end(), play.out[-1], play.errors) == (0, "stopped", [])

@@ -1,0 +1,123 @@
+"""The command's arguments, environment variables and small decisions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from theatre_gevent.cli.arguments import parse
+from theatre_gevent.cli.errors import UsageMistake
+from theatre_gevent.cli.main import main
+from theatre_gevent.cli.run import counted_up, delay, plan
+
+COMMANDS = ("run", "status", "actors", "migrate", "playground")
+
+
+def test_options_come_from_arguments_then_the_environment_then_defaults() -> None:
+    environ = {"THEATRE_TARGET": "shop:setup", "THEATRE_HOSTS": "3", "THEATRE_LOG_FORMAT": "json"}
+    given = parse(["run", "--hosts", "2"], environ)
+    assert (given.target, given.hosts, given.log_format, given.log_level) == ("shop:setup", 2, "json", "INFO")
+    assert parse(["run", "other:setup"], environ).target == "other:setup"
+    assert parse(["run", "x:y"], {"THEATRE_NO_MIGRATE": "yes"}).no_migrate is True
+    assert parse(["run", "x:y"], {"THEATRE_NO_MIGRATE": "0"}).no_migrate is False
+    assert parse(["run", "x:y", "--no-migrate"], {"THEATRE_NO_MIGRATE": "0"}).no_migrate is True
+    assert parse(["status"], {}).url == "http://127.0.0.1:9090"
+    assert parse(["status"], {"THEATRE_URL": "http://other:1"}).url == "http://other:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "complaint"),
+    [
+        ([], {}, "a command is missing: run, "),
+        (["dance"], {}, "invalid choice: 'dance'"),
+        (["run"], {}, "MODULE:FUNCTION is missing: give it, or set THEATRE_TARGET"),
+        (["migrate"], {}, "DSN is missing: give it, or set THEATRE_DSN"),
+        (["run", "x:y", "--hosts", "0"], {}, "argument --hosts: must be a whole number from 1 to 256, got '0'"),
+        (["run", "x:y"], {"THEATRE_HOSTS": "many"}, "environment variable THEATRE_HOSTS: must be a whole number"),
+        (["run", "x:y"], {"THEATRE_LOG_FORMAT": "xml"}, "THEATRE_LOG_FORMAT: must be one of text, json, got 'xml'"),
+        (["run", "x:y"], {"THEATRE_NO_MIGRATE": "perhaps"}, "THEATRE_NO_MIGRATE: must be one of 1, true"),
+        (["run", "x:y", "--admin", "nowhere"], {}, "argument --admin: it must be 'host:port'"),
+        (["run", "x:y", "--drain-timeout", "nan"], {}, "must be a number of seconds, more than 0, got 'nan'"),
+        (["actors", "--limit", "1001"], {}, "must be a whole number from 1 to 1000"),
+        (["status", "--jso"], {}, "unrecognized arguments: --jso"),
+    ],
+)
+def test_a_mistake_names_what_is_wrong(arguments: list[str], environ: dict[str, str], complaint: str) -> None:
+    with pytest.raises(UsageMistake) as caught:
+        parse(arguments, environ)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse([command, "--help"], {})
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:\n" in text
+    assert "exit codes:\n" in text
+    options = [line for line in text.splitlines() if line.startswith("  --")]
+    assert text.count("[THEATRE_") >= len(options) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run", "no-colon"], "the target must be MODULE:FUNCTION"),
+        (["run", "x:y", "--hosts", "3", "--admin", "127.0.0.1:65534"], "there are not enough ports"),
+        (["run", "x:y", "--admin", "0.0.0.0:9090"], "can be reached from other machines: give an admin_token"),
+        (["migrate", "nonsense"], "dsn is not a connection string"),
+        (["status", "ftp://x"], "the URL must be an admin server such as http://127.0.0.1:9090"),
+        (["status", "http://x:99999"], "the URL must be an admin server"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert errors.startswith("theatre: ")
+    assert errors.endswith("\n")
+    assert errors.count("\n") == 1
+    assert complaint in errors
+
+
+def test_ports_count_up_and_hosts_without_a_database_know_each_other() -> None:
+    assert counted_up("[::1]:80", 2) == "[::1]:82"
+    assert counted_up("127.0.0.1:0", 2) == "127.0.0.1:0"
+    hosts = plan(parse(["run", "x:y", "--hosts", "3", "--listen", "127.0.0.1:7001", "--admin", "127.0.0.1:9090"], {}))
+    assert list(hosts) == ["host-1", "host-2", "host-3"]
+    assert [options["listen"] for options in hosts.values()] == [f"127.0.0.1:{port}" for port in (7001, 7002, 7003)]
+    assert [options["admin_addr"] for options in hosts.values()] == [f"127.0.0.1:{port}" for port in (9090, 9091, 9092)]
+    assert hosts["host-2"]["peers"] == {"host-1": "127.0.0.1:7001", "host-3": "127.0.0.1:7003"}
+    alone = plan(parse(["run", "x:y"], {}))["host-1"]
+    assert "listen" not in alone
+    free = plan(parse(["run", "x:y", "--hosts", "3"], {}))
+    assert len({options["listen"] for options in free.values()}) == 3
+    with pytest.raises(UsageMistake, match="ports that nobody knows"):
+        plan(parse(["run", "x:y", "--hosts", "2", "--listen", "127.0.0.1:0"], {}))
+
+
+def test_delays_double_up_to_a_bound() -> None:
+    assert [delay(ends) for ends in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 4.0]
+    assert delay(7) == delay(1_000_000) == 30.0
+
+
+def test_the_version_says_what_runs_and_asking_needs_no_patch() -> None:
+    code = (
+        "import sys\nfrom theatre_gevent.__main__ import main\nsys.argv[1:] = ['--version']\ncode = main()\n"
+        "from theatre_gevent import monkey\nassert not monkey.is_patched()\nsys.exit(code)"
+    )
+    for command in (["-m", "theatre_gevent", "--version"], ["-c", code]):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", *command], capture_output=True, text=True, timeout=40, check=False,
+            cwd=Path(__file__).resolve().parents[2],
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("theatre_gevent ")
+        assert "(compiled)" in done.stdout or "(pure: " in done.stdout

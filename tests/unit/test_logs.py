@@ -1,0 +1,169 @@
+"""Structured logs: fields, JSON, and a full pipe that stalls nobody."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeHost
+from theatre_gevent import Context, InvalidOption, Ref, RemoteActorError, logs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("theatre_gevent")
+    before = root.level, ours.level, list(root.handlers)
+    yield
+    for handler in list(root.handlers):
+        if handler not in before[2]:
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(before[0])
+    ours.setLevel(before[1])
+
+
+def test_what_a_host_logs_is_json_with_host_and_ref(make_host: MakeHost, tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+    handler = logs.configure(format="json", level="INFO", descriptor=descriptor)
+    host = make_host(host_id="here")
+
+    def odd(ctx: Context) -> None:
+        if ctx.message == "x":
+            raise ValueError("odd\nindeed")
+
+    host.register_actor("odd", lambda: type("Odd", (), {"receive": staticmethod(odd)})())
+    with pytest.raises(RemoteActorError):
+        host.request(Ref("odd", "1"), "x")
+    logging.getLogger("shop").warning("sold %s", "out", extra={"count": 3, "thing": Ref("a", "b")})
+    host.freeze()
+    host.unfreeze()
+    handler.flush()
+    os.close(descriptor)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    raised = [line for line in lines if line["logger"] == "theatre_gevent.actor"]
+    assert len(raised) == 1, "each error is logged once"
+    assert (raised[0]["host"], raised[0]["ref"], raised[0]["level"]) == ("here", "odd/1", "ERROR")
+    assert raised[0]["error"] == "ValueError: odd\nindeed"
+    assert "in odd" in raised[0]["traceback"]
+    sold = next(line for line in lines if line["logger"] == "shop")
+    assert (sold["message"], sold["count"], sold["thing"], sold["host"], sold["ref"]) == (
+        "sold out", 3, "a/b", "here", None,
+    )  # fmt: skip
+    frozen = next(line for line in lines if line["message"] == "host here freezes")
+    assert (frozen["host"], frozen["ref"]) == ("here", None)
+
+
+def test_of_two_hosts_each_names_itself(make_host: MakeHost, caplog: pytest.LogCaptureFixture) -> None:
+    one, _ = make_host(host_id="one"), make_host(host_id="two")
+    one.freeze()
+    one.unfreeze()
+    assert {getattr(record, "theatre_host", None) for record in caplog.records} == {"one"}
+    record = logging.makeLogRecord({})
+    logs.Fields().filter(record)
+    assert vars(record)["theatre_host"] is None
+
+
+def test_a_full_pipe_drops_and_counts_and_stalls_nobody() -> None:
+    reading, writing = os.pipe()
+    handler = logs.configure(descriptor=writing, limit=100, level="INFO")
+    log = logging.getLogger("shop")
+    for number in range(2000):  # 2 MB, and nobody reads
+        log.info("%d %s", number, "x" * 1000)
+    dropped = handler.writer.dropped
+    assert 1000 < dropped < 2000
+    assert not handler.writer.flush(0.01)
+    os.set_blocking(reading, False)
+    text = b""
+    while not handler.writer.flush(0.05):
+        text += drained(reading)
+    log.info("there is room")
+    handler.flush()
+    text += drained(reading)
+    lines = text.decode().splitlines()
+    kept = [line for line in lines if " INFO shop: " in line and "room" not in line]
+    assert len(kept) + dropped == 2000
+    assert any(f"{dropped} log lines were dropped" in line for line in lines)
+    assert any("there is room" in line for line in lines)
+    os.close(reading)
+    os.close(writing)
+
+
+def drained(reading: int) -> bytes:
+    text = b""
+    try:
+        while piece := os.read(reading, 1 << 20):
+            text += piece
+    except BlockingIOError:
+        pass
+    return text
+
+
+def test_what_can_not_be_written_harms_nobody() -> None:
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    handler = logs.configure(descriptor=descriptor)
+    logging.getLogger("shop").warning("unread")
+    assert handler.writer.flush(10)
+    assert handler.writer.dropped == 1
+    os.close(descriptor)
+
+
+def test_a_pipe_that_does_not_block_is_waited_for() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    writer = logs.Writer(writing)
+    size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ) if hasattr(fcntl, "F_GETPIPE_SZ") else 65536
+    whole = b"y" * (3 * size)
+    writer.put(whole)
+    got = b""
+    while len(got) < len(whole):
+        got += os.read(reading, size)
+    assert got == whole
+    os.close(reading)
+    os.close(writing)
+
+
+def test_configuring_again_replaces_and_mistakes_are_named() -> None:
+    first, second = logs.configure(), logs.configure(format="json")
+    assert first not in logging.getLogger().handlers
+    assert second in logging.getLogger().handlers
+    with pytest.raises(InvalidOption, match="one of text, json, got 'xml'"):
+        logs.configure(format="xml")
+    with pytest.raises(InvalidOption, match="one of DEBUG"):
+        logs.configure(level="LOUD")
+
+
+def test_nothing_is_written_unless_configured() -> None:
+    program = """
+from theatre_gevent import monkey
+monkey.patch_all()
+from theatre_gevent import Host, Ref
+def bad(ctx):
+    raise ValueError("odd")
+with Host(admin_addr="127.0.0.1:0") as host:
+    host.register_actor("bad", bad)
+    try:
+        host.request(Ref("bad", "1"), "x")
+    except Exception:
+        pass
+    host.freeze()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,269 @@
+"""Logs of the library: fields of its records, a JSON formatter, and a handler with which no slow reader stalls the hub.
+
+The library logs with the standard `logging`, below the logger `theatre_gevent`, and writes nothing unless somebody
+configures it: the application in its own way, or `configure`.
+
+Records may have two fields beside the usual ones: `theatre_host`, the id of the host that is concerned, and
+`theatre_ref`, the actor, as `type/id`. Both are None where `configure` handles a record that concerns none.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from gevent.monkey import get_original
+
+from . import forking
+from .errors import InvalidOption
+from .journal import iso
+
+if TYPE_CHECKING:
+    from .messages import Ref
+
+ROOT = "theatre_gevent"
+"""The logger above all of the library's."""
+
+FORMATS = ("text", "json")
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+QUEUED = 10_000
+"""Lines that wait for a slow reader at most."""
+STDERR = 2
+_FLUSH_TIMEOUT = 2.0
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "theatre_host", "theatre_ref"}
+
+
+def fields(host_id: str | None = None, ref: Ref | None = None) -> dict[str, str]:
+    """Return the `extra` of a log call about a host, an actor, or both."""
+    extra: dict[str, str] = {}
+    if host_id is not None:
+        extra["theatre_host"] = host_id
+    if ref is not None:
+        extra["theatre_ref"] = str(ref)
+    return extra
+
+
+class Fields(logging.Filter):
+    """Gives each record both fields; the only host of the process is meant where a record names none.
+
+    Args:
+        host_id: Who is meant instead, for a process that has one host at most.
+    """
+
+    def __init__(self, host_id: str | None = None) -> None:
+        super().__init__()
+        self._host_id = host_id
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Complete a record; all pass."""
+        if not hasattr(record, "theatre_host"):
+            running = forking.running()
+            record.theatre_host = self._host_id or (running[0] if len(running) == 1 else None)
+        if not hasattr(record, "theatre_ref"):
+            record.theatre_ref = None
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time`, `level`, `logger`, `message`, `host`, `ref`, `process`, and what `extra` gave.
+
+    An exception becomes `error`, its type and text, and `traceback`. What JSON has no form for becomes its `str`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        line: dict[str, Any] = {
+            "time": iso(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "host": getattr(record, "theatre_host", None),
+            "ref": getattr(record, "theatre_ref", None),
+            "process": record.process,
+        }
+        for name, value in vars(record).items():
+            if name not in _USUAL:
+                line.setdefault(name, value)
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            line["error"] = f"{type(error).__name__}: {error}"
+            line["traceback"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class Writer:
+    """Writes to a file descriptor from a native thread: a full pipe stops that thread, and nothing else.
+
+    Args:
+        descriptor: Where to; it stays open.
+        limit: Pieces that wait at most; what comes then is dropped and counted.
+
+    Attributes:
+        dropped: How many pieces were dropped.
+    """
+
+    def __init__(self, descriptor: int, limit: int = QUEUED) -> None:
+        self._descriptor = descriptor
+        self._limit = limit
+        self._process = 0
+        self._queue: Any = None
+        self.dropped = 0
+
+    def put(self, data: bytes) -> bool:
+        """Have `data` written soon, whole and in order. Any thread may call it; it never waits.
+
+        Returns:
+            False if it was dropped.
+        """
+        if self._process != os.getpid():
+            self._begin()
+        if self._queue.qsize() >= self._limit:
+            self.dropped += 1
+            return False
+        self._queue.put(data)
+        return True
+
+    def flush(self, timeout: float = _FLUSH_TIMEOUT) -> bool:
+        """Wait until all is written, at most `timeout` seconds, and tell whether it is. The thread stands meanwhile."""
+        if self._process != os.getpid():
+            return True
+        done = get_original("_thread", "allocate_lock")()
+        done.acquire()
+        self._queue.put(done)
+        return bool(done.acquire(timeout=timeout))
+
+    def _begin(self) -> None:
+        """Start the thread; a forked process has none of its parent's, and leaves the parent's lines to it."""
+        self._process = os.getpid()
+        self._queue = get_original("queue", "SimpleQueue")()
+        get_original("_thread", "start_new_thread")(self._run, (self._queue,))
+
+    def _run(self, queue: Any) -> None:
+        while True:
+            item = queue.get()
+            if not isinstance(item, bytes):
+                item.release()
+                continue
+            try:
+                self._write(item)
+            except OSError:  # nobody reads any more
+                self.dropped += 1
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # noqa: PERF203 - somebody who shares it has made it so
+                get_original("select", "select")([], [self._descriptor], [])
+
+
+class QueuedHandler(logging.Handler):
+    """Formats where a record is made, and writes in a native thread.
+
+    When lines were dropped, the next one that is not is preceded by one that says how many.
+
+    Args:
+        writer: Where to.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__()
+        self.writer = writer
+        self._told = 0
+        atexit.register(self.flush)
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Filter and emit without a lock, which gevent's threads and the machine's would share."""
+        passed = self.filter(record)
+        if passed:
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line."""
+        try:
+            line = self._line(record)
+        except Exception:  # noqa: BLE001 - a record whose text can't be made
+            self.handleError(record)
+            return
+        if self.writer.put(line) and self.writer.dropped > self._told:
+            self._tell()
+
+    def flush(self) -> None:
+        """Wait for what is queued, at most two seconds."""
+        if self.writer.dropped > self._told:
+            self._tell()
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Write what is queued; the descriptor stays open."""
+        atexit.unregister(self.flush)
+        self.flush()
+        super().close()
+
+    def _tell(self) -> None:
+        lost = self.writer.dropped - self._told
+        values = {"name": f"{ROOT}.logs", "levelno": logging.WARNING, "levelname": "WARNING", "process": os.getpid()}
+        record = logging.makeLogRecord({**values, "msg": "%d log lines were dropped: they are read too slowly"})
+        record.args = (lost,)
+        for each in self.filters:
+            if isinstance(each, logging.Filter):
+                each.filter(record)
+        if self.writer.put(self._line(record)):
+            self._told += lost
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+
+
+def configure(
+    *,
+    format: str = "text",  # noqa: A002 - as in logging.basicConfig
+    level: int | str = logging.INFO,
+    host_id: str | None = None,
+    descriptor: int = STDERR,
+    limit: int = QUEUED,
+) -> QueuedHandler:
+    """Write the process' logs, the application's too, by a native thread. Calling it again replaces the last call.
+
+    The handler is that of the root logger; `level` is set there and for the library. A reader that is slow, such as a
+    full pipe, never stalls the hub: beyond `limit` lines are dropped, and how many were is written when there is room.
+
+    Args:
+        format: `text` or `json`, see `JsonFormatter`.
+        level: The least level that is written: its name or number.
+        host_id: Whom records belong to that name no host; by default the only host of the process.
+        descriptor: Number of an open file; 2 is stderr.
+        limit: Lines that wait to be written.
+
+    Returns:
+        The handler; `handler.writer.dropped` counts.
+
+    Raises:
+        InvalidOption: The format or the level is unknown.
+    """
+    if format not in FORMATS:
+        raise InvalidOption(f"the log format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if isinstance(level, str):
+        if level.upper() not in LEVELS:
+            raise InvalidOption(f"the log level must be one of {', '.join(LEVELS)}, got {level!r}")
+        level = level.upper()
+    handler = QueuedHandler(Writer(descriptor, limit))
+    handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(_TEXT))
+    handler.addFilter(Fields(host_id))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        if isinstance(old, QueuedHandler):
+            root.removeHandler(old)
+            old.close()
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.getLogger(ROOT).setLevel(level)
+    return handler
