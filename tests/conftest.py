@@ -10,6 +10,7 @@ from typing import Any  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from tests.parallel import alone, wait_natively  # noqa: E402
 from tests.postgres import Databases, Server  # noqa: E402
 from tests.support import assert_balanced, run_in_steps  # noqa: E402
 from theatre_gevent import DeadLetter, Host, SystemClock  # noqa: E402
@@ -20,6 +21,12 @@ settings.register_profile("theatre_gevent", deadline=None)
 settings.load_profile("theatre_gevent")
 
 MakeHost = Callable[..., Host]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let a worker of pytest-xdist wait for its orders as it did before this module has patched."""
+    if hasattr(config, "workerinput"):
+        wait_natively(config)
 
 
 @pytest.fixture
@@ -65,6 +72,13 @@ def host(make_host: MakeHost) -> Host:
 def real_host(make_host: MakeHost) -> Host:
     """A host with default options under the machine's clock, for what involves native threads or real waits."""
     return make_host(clock=SystemClock())
+
+
+@pytest.fixture
+def fixed_ports() -> Iterator[None]:
+    """For tests of programs with fixed ports: one at a time, of all workers and of all runs on this machine."""
+    with alone("theatre-test-fixed-ports"):
+        yield
 
 
 @pytest.fixture(scope="session")

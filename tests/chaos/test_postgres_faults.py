@@ -28,7 +28,7 @@ from tests.chaos.pg_cluster import (
 from tests.support import until
 from theatre_gevent.embedded import EmbeddedPostgres
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(150)]  # ten seconds each, where nothing else runs
+pytestmark = pytest.mark.faults
 
 # -- a host dies -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from tests.chaos.pg_cluster import LEASE, PgCluster, boottime, refs
 from tests.proxies import DatabaseProxy
 from tests.support import until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.faults
 
 OPTIONS: dict[str, Any] = {"idle_timeout": 0.1, "cleanup_interval": 0.05}
 

@@ -22,7 +22,7 @@ from tests.chaos.pg_cluster import (
 )
 from tests.support import until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(150)]  # ten seconds each, where nothing else runs
+pytestmark = pytest.mark.faults
 
 
 def test_five_hosts_want_a_thousand_actors_at_once(cluster: PgCluster) -> None:

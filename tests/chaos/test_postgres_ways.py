@@ -26,7 +26,7 @@ from tests.proxies import DatabaseProxy
 from tests.support import until
 from tests.transports import Proxy
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(150)]  # ten seconds each, where nothing else runs
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture

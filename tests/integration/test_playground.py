@@ -16,6 +16,7 @@ import ujson
 
 from tests.support import gone
 
+pytestmark = pytest.mark.usefixtures("fixed_ports")
 ROOT = Path(__file__).resolve().parents[2]
 
 

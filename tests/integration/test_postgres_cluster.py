@@ -106,7 +106,7 @@ def test_an_idle_actor_is_given_back(dsn: str) -> None:
             Ref("life", str(n)) for n in itertools.count() if cluster["a"].ring_owner(Ref("life", str(n))) == "b"
         )
         assert cluster["a"].request(ref, "who") == "b"
-        assert cluster.owner(ref) == "b"
+        assert cluster["b"].metrics.snapshot()["claims_total"] == 1  # which a slow machine may have given back by now
         until(lambda: cluster.owner(ref) is None)
         assert lives.of(ref) == [("NEW", "b"), ("over", "b")]
         assert cluster["a"].request(ref, "who") == "b"
