@@ -5,16 +5,15 @@ python benchmarks/codec.py
 
 from __future__ import annotations
 
-import platform
 import time
 import timeit
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec.msgpack import Encoder
 
+from report import Parser, machine, table, versions
 from theatre_gevent import Ref
 from theatre_gevent.logic.bodies import load_body, pack_body
 from theatre_gevent.logic.codec import FrameReader, MessageDecoder, encode_messages
@@ -51,27 +50,33 @@ BODIES: dict[str, Any] = {
 }
 
 
-def best(call: Callable[[], object]) -> float:
+def best(call: Callable[[], object], repetitions: int) -> float:
     """Return the best time of one call in nanoseconds of processor time."""
     timer = timeit.Timer(call, timer=time.process_time)
     number, _ = timer.autorange()
     number = max(1, number // 4)
-    return min(timer.repeat(9, number)) / number * 1e9
+    return min(timer.repeat(repetitions, number)) / number * 1e9
 
 
 def main() -> None:
     """Print the tables."""
-    print(f"Python {platform.python_version()}, msgspec {msgspec.__version__}, {platform.machine()}")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two repetitions, and a few of the bodies")
+    args = parser.parse_args()
+    repetitions = 2 if args.quick else 9
+    print(machine())
+    print(versions("theatre_gevent", "msgspec"), "\n")
     encode = Encoder().encode
-    print(f"\n{'body':24}{'pack':>10}{'msgspec':>10}{'unpack':>10}   ns; msgspec: the same without keeping types")
-    for name, body in BODIES.items():
+    rows = []
+    for name, body in list(BODIES.items())[: 3 if args.quick else None]:
         packed = encode(pack_body(body))
-        times = best(lambda b=body: pack_body(b)), best(lambda b=body: encode(b)), best(lambda p=packed: load_body(p))  # type: ignore[misc]
-        print(f"{name:24}" + "".join(f"{t:10.0f}" for t in times))
+        calls = [lambda b=body: pack_body(b), lambda b=body: encode(b), lambda p=packed: load_body(p)]
+        rows.append([name, *(f"{best(call, repetitions):.0f}" for call in calls)])
+    print(table(["body", "pack, ns", "msgspec without keeping types, ns", "unpack, ns"], rows), "\n")
 
-    print(f"\n{'batch of':>8}  {'body':24}{'encode':>10}{'decode':>10}{'bytes':>10}   ns and bytes per message")
-    for size in (1, 16, 128):
-        for name in ("str, 11 characters", "dict of 2", "dataclass", "bytes, 64 KiB"):
+    rows = []
+    for size in (16,) if args.quick else (1, 16, 128):
+        for name in ("dict of 2",) if args.quick else ("str, 11 characters", "dict of 2", "dataclass", "bytes, 64 KiB"):
             batch: list[Message] = []
             for n in range(size):
                 ref, body = Ref("greeter", str(n)), pack_body(BODIES[name])
@@ -79,11 +84,12 @@ def main() -> None:
                 batch.append(
                     Send(ref, body) if share < 5 else Request(ref, body, n, 3.0) if share < 8 else Reply(n, 1, body)
                 )
-            report(size, name, batch)
+            rows.append([f"{size} of {name}", *measure(batch, repetitions)])
+    print(table(["batch of", "encode, ns each", "decode, ns each", "bytes each"], rows))
 
 
-def report(size: int, name: str, batch: list[Message]) -> None:
-    """Print one line."""
+def measure(batch: list[Message], repetitions: int) -> list[str]:
+    """Return nanoseconds of encoding and decoding, and bytes, for each message of the batch."""
     frame = b"".join(encode_messages(batch)[0])
     decoder, reader = MessageDecoder(), FrameReader()
 
@@ -93,8 +99,8 @@ def report(size: int, name: str, batch: list[Message]) -> None:
         assert found is not None
         return decoder.decode(found[1])
 
-    encoding, decoding = best(lambda: encode_messages(batch)) / size, best(decode) / size
-    print(f"{size:8}  {name:24}{encoding:10.0f}{decoding:10.0f}{len(frame) / size:10.0f}")
+    times = best(lambda: encode_messages(batch), repetitions), best(decode, repetitions)
+    return [f"{number / len(batch):.0f}" for number in (*times, len(frame))]
 
 
 if __name__ == "__main__":
