@@ -88,3 +88,8 @@ def test_a_length_that_is_no_number_is_the_fault_of_who_asks(servers: AdminServe
     drain = targets.PATHS.index("/cluster/drain")
     pairs = [number for pair in headers for number in (*pair, 0)]
     assert servers.one_input(bytes([1, targets.METHODS.index("POST"), drain, 0, 0, 0, 3, *pairs, *length, 0])) == 400
+
+
+def test_an_accept_header_need_not_be_text(servers: AdminServers) -> None:
+    accept = [targets.HEADERS.index("HTTP_ACCEPT"), targets.VALUES.index("0"), 1, 0xFC]
+    assert servers.one_input(bytes([0, 0, targets.PATHS.index("/metrics"), 0, 0, 0, 1, *accept, 0])) == 200

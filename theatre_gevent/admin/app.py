@@ -150,7 +150,7 @@ class Application:
         return answer
 
     def _metrics(self) -> bottle.HTTPResponse:
-        accept = bottle.request.headers.get("Accept", "")
+        accept = bottle.request.environ.get("HTTP_ACCEPT", "")  # as it came: it need not be UTF-8
         try:
             body, content_type = self._view.run(render, self._registry, accept)
         except TheatreError as error:
