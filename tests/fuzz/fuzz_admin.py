@@ -10,6 +10,7 @@ from theatre_gevent import monkey
 
 monkey.patch_all()
 
+import logging  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 from tempfile import TemporaryDirectory  # noqa: E402
@@ -22,6 +23,7 @@ with atheris.instrument_imports(include=["theatre_gevent.admin", "theatre_gevent
 from tests.fuzz.targets import AdminServers, admin_seeds  # noqa: E402
 
 if __name__ == "__main__":
+    logging.disable()  # each order that is obeyed would be a line
     servers = AdminServers()
     with TemporaryDirectory() as corpus:
         for number, seed in enumerate(admin_seeds()):

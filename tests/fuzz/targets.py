@@ -233,7 +233,7 @@ class AdminServers:
             self._start(secured)
 
     def _start(self, secured: bool) -> None:
-        host = Host(host_id="a", admin_token=TOKEN if secured else None, log_level="CRITICAL").start()
+        host = Host(host_id="a", admin_token=TOKEN if secured else None).start()
         host.register_actor("x", lambda ctx: None)
         for number in range(5):
             host.spawn_local(Ref("x", str(number)))
