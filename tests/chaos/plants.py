@@ -102,7 +102,7 @@ def _some_left_out() -> None:
     _batches(lambda messages: [each for each in messages if keep(each)] or messages)
 
 
-def _reply_sent_twice() -> None:
+def _reply_of_another() -> None:
     last: list[Any] = []
 
     def change(messages: list[Any]) -> list[Any]:
@@ -138,7 +138,7 @@ PLANTS = {
     "lease-not-looked-at": Plant("lease", ("pause",), _lease_is_not_looked_at),
     "batch-backwards": Plant("order", ("raise",), _batch_backwards),
     "message-sent-twice": Plant("order", ("raise",), _sent_twice),
-    "reply-sent-twice": Plant("replies", ("raise",), _reply_sent_twice),
+    "reply-of-another": Plant("replies", ("raise",), _reply_of_another),
     "message-left-out": Plant("accounts", ("raise",), _some_left_out),
     "schedule-deleted-before-delivery": Plant("schedules", ("raise",), _schedule_deleted_before_delivery),
 }

@@ -42,6 +42,8 @@ OPTIONS: dict[str, Any] = {
     "cleanup_interval": 0.05,
     "schedule_recovery_interval": 1.0,
 }
+RECOVERY_PLANTED = 10.0
+"""The same with a planted bug, which may well make it impossible."""
 ACTORS = 24
 
 
@@ -137,6 +139,7 @@ class Run:
         self.plan = make_plan(settings.seed, settings.minutes * 60, self.names, settings.faults)
         self._say = say
         self._done: Counter[str] = Counter()
+        self._recovery = RECOVERY_PLANTED if settings.plant else RECOVERY
         self._locks = {name: RLock() for name in [*self.names, "postgres"]}
 
     def run(self) -> Outcome:
@@ -198,12 +201,12 @@ class Run:
         troubles = []
         for step, task in running:
             try:
-                task.get(timeout=2 * RECOVERY)
+                task.get(timeout=2 * self._recovery)
             except Exception as error:
                 troubles.append(f"{step}: {type(error).__name__}: {error}")
         for what, end in (
             ("hosts do not find each other again", self._acquainted),
-            ("some senders get no replies", lambda: self._cluster.until_progress(by=3, timeout=RECOVERY)),
+            ("some senders get no replies", lambda: self._cluster.until_progress(by=3, timeout=self._recovery)),
             ("some hosts do not halt", self._cluster.halt),
             ("some schedules are left", self._schedules_done),
             ("some hosts do not stop", self._stop_all),
@@ -220,18 +223,18 @@ class Run:
             reports = [host.call("report") for host in self._cluster.hosts.values()]
             return all(r["metrics"]["peers_up"] == len(reports) - 1 and r["state"] == "active" for r in reports)
 
-        until(connected, RECOVERY)
+        until(connected, self._recovery)
 
     def _schedules_done(self) -> None:
         def none() -> bool:
             gevent.sleep(0.1)
             return not execute(self._cluster.dsn, "SELECT 1 FROM schedules LIMIT 1")
 
-        until(none, RECOVERY)
+        until(none, self._recovery)
 
     def _stop_all(self) -> None:
         for task in [in_background(self._cluster.stop, name) for name in list(self._cluster.hosts)]:
-            task.get(timeout=RECOVERY)
+            task.get(timeout=self._recovery)
 
     def _start(self, name: str) -> None:
         """Start a host, as often as it takes while PostgreSQL is out of reach, and have it send."""
