@@ -245,7 +245,7 @@ def test_a_receiver_that_raises_does_not_disturb_what_is_behind(
 
 
 @pytest.mark.parametrize(
-    "error", [gevent.Timeout(1), gevent.GreenletExit(), TypeError()], ids=repr, ids=lambda error: type(error).__name__
+    "error", [gevent.Timeout(1), gevent.GreenletExit(), TypeError()], ids=lambda error: type(error).__name__
 )
 def test_an_actor_survives_odd_exceptions(host: Host, recorder: Recorder, error: BaseException) -> None:
     """A gevent timeout is no Exception, and the end of a greenlet is none either: neither may take the actor along."""
