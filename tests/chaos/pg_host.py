@@ -36,6 +36,7 @@ from theatre_gevent import (  # noqa: E402
     SystemClock,
     TheatreError,
 )
+from theatre_gevent.logs import configure  # noqa: E402
 
 TYPE = "w"
 
@@ -235,6 +236,7 @@ class Program:
 
     def main(self) -> None:
         """Start, obey, stop."""
+        configure(level="WARNING")
         try:
             self.host.start()
         except TheatreError as error:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,11 +91,12 @@ class Gunicorn:
 
     def workers(self) -> set[int]:
         """The process ids of the workers."""
-        return {
-            child.pid
-            for child in self.master.children()
-            if child.status() != psutil.STATUS_ZOMBIE and "gunicorn" in child.cmdline()
-        }
+        found = set()
+        for child in self.master.children():
+            with suppress(psutil.NoSuchProcess):  # it may end between the questions
+                if child.status() != psutil.STATUS_ZOMBIE and "gunicorn" in child.cmdline():
+                    found.add(child.pid)
+        return found
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """Return the answer to one request."""

@@ -254,6 +254,19 @@ def test_errors_dead_letters_and_freezes_are_told(cluster: Cluster) -> None:
     host.unfreeze()
 
 
+def test_what_happens_twice_in_a_millisecond_is_shown_twice(cluster: Cluster) -> None:
+    ref = cluster.ref("b")
+    for _ in range(20):
+        cluster["b"].send(ref, ("raise", "no"))
+    told = f"actor {ref} raised while it handled a message of type tuple"
+
+    def seen(path: str) -> int:
+        return sum(error["message"] == told for error in get(cluster["b"], path)["errors"])
+
+    until(lambda: seen("/cluster/errors") == 20)
+    assert seen("/cluster/all-errors") == 20
+
+
 def test_variables_of_the_process(alone: Host) -> None:
     answer = get(alone, "/debug/vars")
     assert answer["pid"] == os.getpid()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import re
 from collections.abc import Iterator
 from io import BytesIO
@@ -367,16 +366,3 @@ def test_it_can_be_served_by_another_thread(real_host: Host) -> None:
     assert ujson.loads(actors[1])["total"] == 1
     assert b"theatre_actors_active 1.0" in metrics[1]
     assert health[0] == 200
-
-
-def test_warnings_are_still_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    """The journal listens to the log; an application without any handler sees warnings on stderr all the same."""
-    root = logging.getLogger()
-    handlers, root.handlers = root.handlers, []
-    try:
-        with Host(admin_addr=ADMIN) as first, Host(admin_addr=ADMIN):
-            logging.getLogger("theatre_gevent.test").warning("mind the gap")
-            assert get(first, "/cluster/errors")["errors"][0]["message"] == "mind the gap"
-    finally:
-        root.handlers = handlers
-    assert capfd.readouterr().err.count("mind the gap") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
@@ -203,10 +204,14 @@ class Views:
         answers = self._all("/cluster/errors", given, self.errors)
         entries: dict[tuple[Any, ...], Json] = {}
         for answer in answers:
+            alike: Counter[tuple[Any, ...]] = Counter()
             for entry in answer.data.get("errors", ()):
-                # Hosts of one process hear the same log.
+                # Hosts of one process hear the same log; what one host has twice happened twice, in one millisecond.
                 where = answer.host_id if entry["source"] == "dead letter" else ""
-                entries[(where, entry["process"], entry["time"], entry["source"], entry["message"])] = entry
+                what = (where, entry["process"], entry["time"], entry["source"], entry["message"])
+                alike[what] += 1
+                key = (*what, alike[what])
+                entries[key] = entry
         ordered = sorted(entries.values(), key=lambda entry: (entry["time"], entry["number"]), reverse=True)
         return {"errors": ordered[: given["limit"]], "total": len(ordered), "silent": _silent(answers)}
 

@@ -14,6 +14,7 @@ each answers for any actor. The application finds its host in `environ["theatre.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import secrets
 import socket
@@ -26,6 +27,7 @@ from ..config import HostOptions
 from ..embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ..errors import AnswerLost, DatabaseUnavailable, InvalidOption, TheatreError
 from ..host import Host
+from ..logs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -172,6 +174,7 @@ class GunicornHooks:
                 "GunicornHooks"
             )
         monkey.patch_all()  # gunicorn has patched the standard library, not psycopg2
+        _log_beside(worker.log)
         host = self._started(worker)
         worker.theatre_host = host
         worker.wsgi = WithHost(worker.wsgi, host)
@@ -237,6 +240,15 @@ class WithHost:
         """Serve one request."""
         environ[ENVIRON_KEY] = self._host
         return self._app(environ, start_response)
+
+
+def _log_beside(log: Any) -> None:
+    """Have what the library logs in gunicorn's error log, unless the application has handlers of its own."""
+    library = logging.getLogger(ROOT)
+    handlers = library.handlers + logging.getLogger().handlers
+    if all(isinstance(handler, logging.NullHandler) for handler in handlers):
+        for handler in log.error_log.handlers:
+            library.addHandler(handler)
 
 
 def new_host_id(name: str) -> str:
