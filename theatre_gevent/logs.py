@@ -218,6 +218,8 @@ class QueuedHandler(logging.Handler):
                 each.filter(record)
         if self.writer.put(self._line(record)):
             self._told += lost
+        else:
+            self.writer.dropped -= 1  # this is no line of anybody's, and will be said again
 
     def _line(self, record: logging.LogRecord) -> bytes:
         return (self.format(record) + "\n").encode("utf-8", "backslashreplace")
