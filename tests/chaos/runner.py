@@ -202,7 +202,7 @@ class Run:
         for step, task in running:
             try:
                 task.get(timeout=2 * self._recovery)
-            except Exception as error:
+            except (Exception, gevent.Timeout) as error:
                 troubles.append(f"{step}: {type(error).__name__}: {error}")
         for what, end in (
             ("hosts do not find each other again", self._acquainted),
@@ -213,7 +213,7 @@ class Run:
         ):
             try:
                 end()
-            except Exception as error:
+            except (Exception, gevent.Timeout) as error:
                 troubles.append(f"{what}: {type(error).__name__}: {error}")
         return troubles
 
