@@ -23,11 +23,11 @@ from pathlib import Path
 from time import perf_counter
 
 import gevent
-from gevent import socket
 from gevent.queue import Queue
 
 from report import Parser, positive, seconds
 from theatre_gevent import Context, Host, Ref
+from theatre_gevent.cli.run import free_ports
 from theatre_gevent.logic.ring import HashRing
 
 LOADS = range(10, 100, 10)
@@ -37,12 +37,6 @@ WORKERS = 200
 
 def answer(ctx: Context) -> None:
     ctx.reply(ctx.message)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -56,7 +50,7 @@ def local(actors: int) -> Iterator[tuple[Host, list[Ref]]]:
 @contextmanager
 def remote(actors: int) -> Iterator[tuple[Host, list[Ref]]]:
     """Give a host, and refs of which all live on the host of another process."""
-    here, there = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    here, there = (f"127.0.0.1:{port}" for port in free_ports(2))
     child = subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve()), "--serve", there, here],
         stdin=subprocess.PIPE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 import ujson
+
+from theatre_gevent.cli.run import free_ports
 
 from .documents import DOCS, ENVIRONMENT, Block, all_blocks, blocks, files_of, run
 
@@ -104,12 +105,3 @@ def start(command: list[str], folder: Path, stack: ExitStack) -> subprocess.Pope
     stack.callback(process.wait)
     stack.callback(process.kill)
     return process
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of this machine that nobody has, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -9,6 +9,7 @@ from gevent import Greenlet, Timeout
 from greenlet import getcurrent
 
 from ..errors import HostDraining, RemoteActorError, StopActor, TheatreError
+from ..logs import fields
 from ..messages import DeadLetter, Initialize, InitReason, Shutdown
 from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
 from .context import Context, Failure, Request, make_context
@@ -130,7 +131,7 @@ class Lifecycle:
             reason = f"the actor could not be activated: {type(error).__name__}: {error}"
             self.activations_failed += 1
             activation.actor_type.failed += 1
-            log.error("actor %s could not be activated", ref, exc_info=error, extra={"theatre_ref": str(ref)})
+            log.error("actor %s could not be activated", ref, exc_info=error, extra=fields(ref=ref))
         queue = activation.queue()
         if queue:
             self.fail(queue.popleft(), reason, error, _remote(error, ref))
@@ -160,7 +161,7 @@ class Lifecycle:
             ref,
             type(ctx.message).__name__,
             exc_info=error,
-            extra={"theatre_ref": str(ref)},
+            extra=fields(ref=ref),
         )
         if request is not None:
             self._dispatcher.complete(request, Failure(_remote(error, ref)))
@@ -196,7 +197,7 @@ class Lifecycle:
             self.journal(ref, body, sender, reason)
         handler = dispatcher.options.dead_letter_handler
         if handler is None:
-            log.info("dead letter for %s: %s", ref, reason, extra={"theatre_ref": str(ref)})
+            log.info("dead letter for %s: %s", ref, reason, extra=fields(ref=ref))
         elif getcurrent() is dispatcher.hub:
             Greenlet.spawn(self._tell, handler, DeadLetter(ref, body, sender, reason, error))  # it may block
         else:
@@ -209,7 +210,7 @@ class Lifecycle:
         try:
             handler(letter)
         except (Exception, Timeout) as problem:
-            log.error("the dead_letter_handler raised for %s", ref, exc_info=problem, extra={"theatre_ref": str(ref)})
+            log.error("the dead_letter_handler raised for %s", ref, exc_info=problem, extra=fields(ref=ref))
 
     def fail(self, ctx: Context, reason: str, error: BaseException | None, answer: TheatreError) -> None:
         """Make a queued message a dead letter, and answer who asked with `answer`."""
@@ -234,7 +235,7 @@ class Lifecycle:
         except BaseException as error:
             if activation.state != STOPPED:
                 self._count_error(activation)
-                log.error("actor %s raised in Shutdown", ref, exc_info=error, extra={"theatre_ref": str(ref)})
+                log.error("actor %s raised in Shutdown", ref, exc_info=error, extra=fields(ref=ref))
             if isinstance(error, (Exception, Timeout)):
                 failure = error
             else:
