@@ -20,8 +20,8 @@ import gevent  # noqa: E402
 from tests.chaos import plants  # noqa: E402
 from tests.chaos.pg_host import CLOCK, Actor, Lane, Program  # noqa: E402
 from tests.chaos.witness import TIMED  # noqa: E402
-from theatre_gevent import Context, SystemClock, TheatreError  # noqa: E402
-from theatre_gevent.cluster import link  # noqa: E402
+from theatre_gevent import Context, Ref, SystemClock, TheatreError  # noqa: E402
+from theatre_gevent.cluster import link, membership  # noqa: E402
 from theatre_gevent.cluster.sockets import Address, Socket, dial, parse_address  # noqa: E402
 
 BURST = 4
@@ -106,9 +106,20 @@ class ChaosProgram(Program):
             return dial(routes[address], timeout)
 
         setattr(link, "dial", detour)  # noqa: B010 - it is not the module's own
+        self._alone_until = 0.0
+        self._may_be_alone()
         if given["plant"]:
             plants.PLANTS[given["plant"]].install()
         super().__init__(given)
+
+    def _may_be_alone(self) -> None:
+        # The ring only says who asks for an actor first; that no two get it is the database's doing.
+        agreed = membership.LiveRing.owner
+
+        def owner(ring: membership.LiveRing, ref: Ref) -> str | None:
+            return self.host.host_id if CLOCK.monotonic() < self._alone_until else agreed(ring, ref)
+
+        setattr(membership.LiveRing, "owner", owner)  # noqa: B010 - mypy knows it as a method
 
     def make_clock(self) -> SystemClock:
         """Return the host's clock."""
@@ -129,6 +140,10 @@ class ChaosProgram(Program):
     def step(self, seconds: float) -> None:
         """Set the wall clock forward, or back."""
         self._stepped.offset += seconds
+
+    def ring(self, seconds: float) -> None:
+        """Take this host for the ring's choice of every actor, for a while."""
+        self._alone_until = CLOCK.monotonic() + seconds
 
     def burst(self, seconds: float) -> None:
         """Let nothing else run on the hub for so long."""

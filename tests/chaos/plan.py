@@ -22,6 +22,7 @@ FAULTS = {
     "link-drop": "connections from one host to another are closed, once",
     "link-hole": "nothing passes from one host to another, nor back over the same connection",
     "link-slow": "what one host says to another takes longer",
+    "ring": "a host believes for a while that it is alone, and wants every actor",
     "clock": "the wall clock of a host is set, and set back later",
     "burst": "a host's process computes for longer than its lease and lets nobody run",
     "raise": "some messages have their receivers raise",
@@ -74,6 +75,8 @@ def make_plan(seed: int, seconds: float, hosts: Sequence[str], faults: Sequence[
 def _how_long(fault: str, dice: random.Random) -> float:
     if fault == "burst":
         return dice.uniform(1.1, 1.6) * LEASE
+    if fault == "ring":
+        return dice.uniform(0.5, 2.0) * LEASE
     if fault == "pause":
         return dice.uniform(0.5, 2.0) * LEASE
     if fault == "clock":

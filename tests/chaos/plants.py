@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from theatre_gevent import InitReason
-from theatre_gevent.cluster import guard, membership, outbox, postgres, schedule_sql
+from theatre_gevent.cluster import guard, outbox, postgres, schedule_sql
 from theatre_gevent.logic.envelopes import Reply, Send
 
 
@@ -34,14 +34,7 @@ def _patch(module: Any, name: str, wrap: Callable[..., Any]) -> None:
     setattr(module, name, lambda *args, **named: wrap(original, *args, **named))
 
 
-def _all_want_everything() -> None:
-    """Have every host take itself for the ring's choice: harmless, as long as claims and releases are right."""
-    membership.LiveRing.owner = lambda self, ref: None  # type: ignore[method-assign]
-
-
 def _claim_without_owner_check() -> None:
-    _all_want_everything()
-
     def claim(original: Any, connection: Any, life: Any, number: int, refs: Sequence[Any], again: Any = ()) -> Any:
         claimed = original(connection, life, number, refs, again)
         for ref in [ref for ref, owner in claimed.foreign.items() if owner != life]:
@@ -53,8 +46,6 @@ def _claim_without_owner_check() -> None:
 
 
 def _release_of_everybody() -> None:
-    _all_want_everything()
-
     def release(original: Any, connection: Any, life: Any, number: int, refs: Sequence[Any]) -> int:
         connection.run("DELETE FROM actor_ownership")
         return len(refs)
@@ -128,8 +119,8 @@ def _schedule_deleted_before_delivery() -> None:
 
 
 PLANTS = {
-    "claim-without-owner-check": Plant("one activation", ("raise",), _claim_without_owner_check),
-    "release-of-everybody": Plant("one activation", ("raise",), _release_of_everybody),
+    "claim-without-owner-check": Plant("one activation", ("ring",), _claim_without_owner_check),
+    "release-of-everybody": Plant("one activation", ("ring",), _release_of_everybody),
     "epochs-go-back": Plant(
         "epochs",
         ("restart",),

@@ -330,6 +330,9 @@ class Run:
     def _burst(self, name: str, seconds: float) -> None:
         self._cluster[name].call("burst", seconds=seconds)
 
+    def _ring(self, name: str, seconds: float) -> None:
+        self._cluster[name].call("ring", seconds=seconds)
+
     def _raise(self, name: str, seconds: float) -> None:
         self._cluster[name].call("mood", word="raise", seconds=seconds)
 
