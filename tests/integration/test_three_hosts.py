@@ -1,0 +1,96 @@
+"""examples/three_hosts.py as its reader runs it: three processes, and Ctrl+C."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+import ujson
+
+ROOT = Path(__file__).resolve().parents[2]
+SAID = re.compile(r"greeter/\w+ on host ([abc]) to ([abc]): hello, you are number (\d+)\n")
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / "three_hosts.py"), *arguments],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def base_port() -> int:
+    """Return a port after which all those are free that the example uses; none of them is given to others at random."""
+    while True:
+        base = random.randrange(10_000, 30_000)
+        with ExitStack() as open_ones:
+            try:
+                for port in (base, base + 1, base + 2, base + 10, base + 11, base + 12):
+                    open_ones.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return base
+
+
+def test_three_terminals(tmp_path: Path) -> None:
+    base = base_port()
+    processes = {name: start(tmp_path, name, "--base-port", str(base)) for name in "abc"}
+    try:
+        for name, process in processes.items():
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            number = "abc".index(name)
+            assert (
+                first
+                == f"host {name} at 127.0.0.1:{base + number}, dashboard at http://127.0.0.1:{base + 10 + number}/\n"
+            )
+        for name, process in processes.items():
+            assert process.stdout is not None
+            answered: set[str] = set()
+            for line in process.stdout:
+                if said := SAID.fullmatch(line):
+                    assert said[2] == name
+                    answered.add(said[1])
+                if answered == {"a", "b", "c"}:
+                    break
+            assert answered == {"a", "b", "c"}
+        with urlopen(f"http://127.0.0.1:{base + 11}/cluster/all-status", timeout=20) as answer:
+            assert [entry["answered"] for entry in ujson.loads(answer.read())["hosts"]] == [True] * 3
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            out, errors = process.communicate(timeout=30)
+            assert (process.returncode, errors) == (0, "")
+            assert out.endswith("stopped\n")
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize("arguments", [[], ["z"], ["a", "--base-port", "many"], ["a", "b"]])
+def test_a_mistake_is_one_line(arguments: list[str], tmp_path: Path) -> None:
+    process = start(tmp_path, *arguments)
+    out, errors = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
+    assert re.fullmatch(r"three_hosts\.py: .*; see --help\n", errors)
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    base = base_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", base))
+        taken.listen()
+        process = start(tmp_path, "a", "--base-port", str(base))
+        out, errors = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert re.fullmatch(rf"three_hosts\.py: .*127\.0\.0\.1:{base}.*\n", errors)
