@@ -3,7 +3,7 @@
 Prints:
 
     members of room/tea: 3
-    ann sees: ann has come | ann: anybody here? | bob has come | cleo has come | bob: hello, ann | bob has gone | ann: oh
+    ann sees: ann has come | ann: anybody in? | bob has come | cleo has come | bob: hello, ann | bob has gone | ann: oh
     bob sees: bob has come | cleo has come | bob: hello, ann | bob has gone
     cleo sees: cleo has come | bob: hello, ann | bob has gone | ann: oh
     members of room/empty: 0
@@ -70,7 +70,7 @@ with Host() as host:
     ann, bob, cleo = (Ref("member", name) for name in ("ann", "bob", "cleo"))
 
     host.request(ann, ("to", tea, "join"))
-    host.request(ann, ("to", tea, ("say", "anybody here?")))
+    host.request(ann, ("to", tea, ("say", "anybody in?")))
     host.request(bob, ("to", tea, "join"))
     print(f"members of {tea}: {host.request(cleo, ('to', tea, 'join'))}")
     host.request(bob, ("to", tea, ("say", "hello, ann")))
