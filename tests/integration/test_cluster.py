@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -394,3 +395,12 @@ def test_serialize_local_and_remote_alike() -> None:
 def test_refs_travel_as_bodies() -> None:
     with Cluster("ab") as cluster:
         assert cluster["a"].request(cluster.ref("b"), [Ref("x", "1")]) == [Ref("x", "1")]
+
+
+def test_each_line_of_the_log_names_its_host(caplog: pytest.LogCaptureFixture) -> None:
+    """Several hosts in one process log with one logger: the field says whose line it is."""
+    with caplog.at_level(logging.INFO, "theatre_gevent.cluster"), Cluster("ab"):
+        pass
+    lines = [(getattr(each, "theatre_host", None), each.getMessage()) for each in caplog.records]
+    assert {host for host, _ in lines} == {"a", "b"}
+    assert {("a", "host a: connected to b"), ("b", "host b: connected to a")} <= set(lines)

@@ -156,7 +156,8 @@ class Acceptor:
         me: Any = getcurrent()
         self.inlets[peer.host_id] = inlet, me
         transport.counts.accepts += 1
-        log.info("%s connected, epoch %d, reached at %s", inlet, peer.epoch, peer.address)
+        extra = fields(transport.identity.host_id)
+        log.info("%s connected, epoch %d, reached at %s", inlet, peer.epoch, peer.address, extra=extra)
         try:
             if former is not None:
                 # What it has read is handled first, or a sender's messages could overtake each other.
@@ -171,7 +172,8 @@ class Acceptor:
             error = wire.run(inlet, transport.handler, writer)
             if transport.leaving is None and not inlet.closed:
                 transport.counts.failures += not wire.ended
-                log.log(logging.INFO if wire.ended else logging.WARNING, "%s is disconnected: %s", inlet, error)
+                level = logging.INFO if wire.ended else logging.WARNING
+                log.log(level, "%s is disconnected: %s", inlet, error, extra=extra)
         finally:
             inlet._end(PeerDown("the connection has ended"))
             entry = self.inlets.get(peer.host_id)

@@ -13,6 +13,7 @@ from ..core.scheduled import context
 from ..errors import HostNotRunning, NoOwner, TheatreError, UnregisteredActorType
 from ..logic import envelopes
 from ..logic.bodies import pack_body
+from ..logs import fields
 from .barriers import is_barrier
 from .detours import Arrived
 from .returning import unpack
@@ -85,7 +86,10 @@ class Incoming:
         for message in messages:
             kind = type(message)
             if kind is not SEND and kind is not REQUEST:
-                log.warning("host %s sent a %s where only requests belong", inlet.peer.host_id, kind.__name__)
+                extra = fields(self._router.host_id)
+                log.warning(
+                    "host %s sent a %s where only requests belong", inlet.peer.host_id, kind.__name__, extra=extra
+                )
                 continue
             if kind is REQUEST and message.headers is not None and message.headers.barrier:
                 self._barrier(inlet, message)

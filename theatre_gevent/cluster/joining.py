@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidOption, TheatreError
+from ..logs import fields
 from .guard import LeaseGuard
 from .membership import RingOnlyCluster
 from .router import ClusterRouter
@@ -112,7 +113,7 @@ class Joined:
         try:
             self._leased.set_leaving()
         except TheatreError as error:
-            log.warning("the database can't be told that the host leaves: %s", error)
+            log.warning("the database can't be told that the host leaves: %s", error, extra=fields(self.router.host_id))
         self.router.leave(lambda: self.transport.announce(reason))
 
     def abandon(self) -> None:
@@ -128,17 +129,18 @@ class Joined:
         if self._guard is not None:
             self._guard.stop()
         self.router.give_up(refusal)
-        claiming = self.router.claiming
+        claiming, extra = self.router.claiming, fields(self.router.host_id)
         if claiming is not None and self._leased is not None:
             if self._closer.lingering:
                 # Their handlers may go on for a while: nobody else may have these actors before the lease ends.
-                log.warning("%d handlers run still: the lease is left to end by itself", len(self._closer.lingering))
+                number = len(self._closer.lingering)
+                log.warning("%d handlers run still: the lease is left to end by itself", number, extra=extra)
             else:
                 claiming.ownership.settle(_RELEASE_TIMEOUT)
                 try:
                     self._leased.resign(_RELEASE_TIMEOUT)
                 except TheatreError as error:
-                    log.warning("what the host owned is given back when its lease ends: %s", error)
+                    log.warning("what the host owned is given back when its lease ends: %s", error, extra=extra)
             claiming.ownership.stop()
         self.transport.stop(timeout=1.0)
         if self._leased is not None:

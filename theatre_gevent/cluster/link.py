@@ -11,6 +11,7 @@ from gevent.event import Event as Flag
 
 from ..errors import TheatreError
 from ..logic.connection import Connection
+from ..logs import fields
 from .handler import PeerDown
 from .logs import log
 from .outbox import Outbox
@@ -81,7 +82,7 @@ class Link(Outbox):
             try:
                 error = self._session(handler)
             except Exception as mistake:  # noqa: BLE001 - one of this library's: the next attempt may do
-                log.exception("%s: the connection failed", self)
+                log.exception("%s: the connection failed", self, extra=fields(self._transport.identity.host_id))
                 error = PeerDown(f"{type(mistake).__name__}: {mistake}")
             if self._ended():
                 return
@@ -120,7 +121,8 @@ class Link(Outbox):
                 wire.close(PeerDown("the transport stops"))
             raise
         transport.gate.forget(f"dial {self.host_id}")
-        log.info("connected to %s, epoch %d%s", self, peer.epoch, ", encrypted" if wire.encrypted else "")
+        encrypted = ", encrypted" if wire.encrypted else ""
+        log.info("connected to %s, epoch %d%s", self, peer.epoch, encrypted, extra=fields(transport.identity.host_id))
         counters.connects += 1
         self.last_error = None
         self.is_up = True
@@ -140,7 +142,8 @@ class Link(Outbox):
             self._down_since = self._clock.monotonic()
         if self._over is None and transport.leaving is None:
             counters.failures += not wire.ended
-            log.log(logging.INFO if wire.ended else logging.WARNING, "lost the connection to %s: %s", self, reason)
+            level = logging.INFO if wire.ended else logging.WARNING
+            log.log(level, "lost the connection to %s: %s", self, reason, extra=fields(transport.identity.host_id))
         down = PeerDown(f"the connection to {self} broke: {reason}")
         transport.call(handler.down, self.host_id, down)
         return reason

@@ -6,6 +6,8 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
+from ..logs import fields
+
 if TYPE_CHECKING:
     from ..clock import Clock
 
@@ -19,7 +21,8 @@ _MATTERS = 1024
 class LogGate:
     """Lets the first line about a matter through, and then one a minute with the number of those held back."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, host_id: str | None = None) -> None:
+        self._extra = fields(host_id)
         self._clock = clock
         self._last: dict[str, float] = {}
         self._held: dict[str, int] = {}
@@ -36,7 +39,8 @@ class LogGate:
         self._last.pop(matter, None)
         self._last[matter] = now
         held = self._held.pop(matter, 0)
-        log.warning("%s%s", text, f" ({held} more like it since the last line)" if held else "")
+        more = f" ({held} more like it since the last line)" if held else ""
+        log.warning("%s%s", text, more, extra=self._extra)
 
     def forget(self, matter: str) -> None:
         """The matter is settled: the next line about it is a first one again."""

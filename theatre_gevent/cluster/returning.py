@@ -12,6 +12,7 @@ from ..errors import NoOwner, RemoteActorError, TheatreError
 from ..logic import envelopes
 from ..logic.bodies import load_body
 from ..logic.routing import MAX_ATTEMPTS, RETRIED, Retry, decide_retry
+from ..logs import fields
 from .detours import HeldSend
 from .settling import no_owner
 
@@ -55,7 +56,8 @@ class Returning:
             if kind is envelopes.Returned:
                 self._came_back(source.host_id, message)
             elif kind is not REPLY and kind is not envelopes.Failure:
-                log.warning("host %s sent a %s where only replies belong", source.host_id, kind.__name__)
+                extra = fields(router.host_id)
+                log.warning("host %s sent a %s where only replies belong", source.host_id, kind.__name__, extra=extra)
             elif message.epoch != epoch:
                 dispatcher.replies_late += 1
             else:

@@ -16,6 +16,7 @@ from ..errors import InboxFull, NoOwner
 from ..logic import envelopes
 from ..logic.bodies import pack_body
 from ..logic.routing import Forward, NoRoute, decide
+from ..logs import fields
 from ..messages import InitReason
 from .barriers import Barriers
 from .claiming import Claiming
@@ -398,11 +399,11 @@ class ClusterRouter:
 
     def up(self, host_id: str) -> None:
         """A link has connected."""
-        log.info("host %s: connected to %s", self.host_id, host_id)
+        log.info("host %s: connected to %s", self.host_id, host_id, extra=fields(self.host_id))
 
     def leaving(self, host_id: str, reason: str) -> None:
         """A peer takes no new work."""
-        log.info("host %s: %s leaves: %s", self.host_id, host_id, reason)
+        log.info("host %s: %s leaves: %s", self.host_id, host_id, reason, extra=fields(self.host_id))
         self._forget_ways(host_id)
         self.cluster.mark_leaving(host_id)
 

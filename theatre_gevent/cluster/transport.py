@@ -122,7 +122,7 @@ class Transport:
         self.clock: Clock = clock or SystemClock()
         self.limits = limits or Limits()
         self.random = random or Random().random  # nosec B311  # spreads reconnections, nothing is secret
-        self.gate = LogGate(self.clock)
+        self.gate = LogGate(self.clock, host_id)
         self.counts = Counters()
         self.reports = Reports(self)
         self.leaving: str | None = None
@@ -150,9 +150,8 @@ class Transport:
         address = self.advertise or (Address(names.gethostname(), 0) if is_wildcard(bound.host) else bound)
         self.addr = str(Address(address.host, address.port or bound.port))
         self.identity = identity = replace(self.identity, address=self.addr)
-        log.info(
-            "host %r listens at %s%s", identity.host_id, bound, "" if str(bound) == self.addr else f", as {self.addr}"
-        )
+        me, also = identity.host_id, "" if str(bound) == self.addr else f", as {self.addr}"
+        log.info("host %r listens at %s%s", me, bound, also, extra=fields(me))
         self._acceptor.start(bound)
         self.spawn("ticker", self._tick)
         for link in self._links.values():

@@ -24,6 +24,7 @@ from ..errors import (
     UnregisteredActorType,
 )
 from ..logic.schedules import Firing
+from ..logs import fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,6 +196,13 @@ class Carriers:
                 dispatcher.lifecycle.dead_letter(held.ref, held.body, held.sender, reason, error)
             except TheatreError as error:
                 level = logging.DEBUG if isinstance(error, HostNotRunning) else logging.INFO
-                log.log(level, "schedule %s for %s will be sent again: %s", row.id, held.ref, error)
+                log.log(
+                    level,
+                    "schedule %s for %s will be sent again: %s",
+                    row.id,
+                    held.ref,
+                    error,
+                    extra=fields(ref=held.ref),
+                )
                 return TRIED
             return HANDLED
