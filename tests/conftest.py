@@ -10,11 +10,12 @@ from typing import Any  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from tests.parallel import alone, wait_natively  # noqa: E402
+from tests.parallel import alone  # noqa: E402
 from tests.postgres import Databases, Server  # noqa: E402
 from tests.support import assert_balanced, run_in_steps  # noqa: E402
 from theatre_gevent import DeadLetter, Host, SystemClock  # noqa: E402
 from theatre_gevent.testing import VirtualClock  # noqa: E402
+from theatre_gevent.testing.xdist import wait_natively  # noqa: E402
 
 # An example takes as long as the machine lets it: how fast code is, benchmarks say.
 settings.register_profile("theatre_gevent", deadline=None)
@@ -25,8 +26,9 @@ MakeHost = Callable[..., Host]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let a worker of pytest-xdist wait for its orders as it did before this module has patched."""
-    if hasattr(config, "workerinput"):
-        wait_natively(config)
+    # The pytest plugin does it too, where it is installed and loaded.
+    if hasattr(config, "workerinput") and not wait_natively(config):
+        raise pytest.UsageError("theatre_gevent.testing.xdist does not know this version of pytest-xdist: use -n 0")
 
 
 @pytest.fixture

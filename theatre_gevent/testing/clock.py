@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -11,6 +11,8 @@ from gevent.hub import get_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class _VirtualTimer:
@@ -40,7 +42,7 @@ class VirtualClock:
 
     It belongs to one thread's hub. What waits for something real, a socket, a native thread or `gevent.sleep`, is not
     moved by it. A greenlet that waits for the host, in `request` for instance, needs another one that advances the
-    clock.
+    clock: `run` does both.
 
     Args:
         start: First reading of `monotonic`, in seconds.
@@ -103,11 +105,55 @@ class VirtualClock:
         """
         if not seconds >= 0:
             raise ValueError(f"a clock can only be advanced by 0 seconds or more, got {seconds!r}")
+        self._advance_to(self._now + seconds)
+
+    def run(self, function: Callable[..., T], *args: Any, at_most: float = 3600.0) -> T:
+        """Call a function that waits for this clock, and let as much time pass as it takes.
+
+        `clock.run(host.request, ref, "how many?")` is a request whose timeout takes no time. The function runs in a
+        greenlet of its own, and time goes from timer to timer: no further than the function needs.
+
+        Args:
+            function: What to call. What it waits for must depend on this clock alone.
+            *args: Its arguments.
+            at_most: Seconds of this clock.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            Exception: What the function raises.
+            RuntimeError: It waited still after `at_most`, or for something that no timer will bring; or as `advance`.
+        """
+        results: list[T] = []
+        errors: list[Exception] = []
+
+        def call() -> None:
+            try:
+                results.append(function(*args))
+            except Exception as error:  # noqa: BLE001 - raised in the caller
+                errors.append(error)
+
+        task = gevent.spawn(call)
+        end = self._now + at_most
+        try:
+            self.settle()
+            while not task.ready():
+                due = min((timer.due for timer in self._timers if timer.callback is not None), default=end + 1.0)
+                if due > end:
+                    raise RuntimeError(f"{function!r} waits still after {at_most:g} s of the virtual clock")
+                self._advance_to(due)
+        finally:
+            task.kill()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def _advance_to(self, end: float) -> None:
         if self._advancing:
             raise RuntimeError("the clock is being advanced by another greenlet")
         self._advancing = True
         try:
-            end = self._now + seconds
             self.settle()
             while self._timers and self._timers[0].due <= end:
                 timer = heappop(self._timers)
@@ -117,7 +163,7 @@ class VirtualClock:
                 self._now = max(self._now, timer.due)
                 get_hub().loop.run_callback(callback)
                 self.settle()
-            self._now = end
+            self._now = max(self._now, end)
         finally:
             self._advancing = False
 

@@ -1,0 +1,99 @@
+"""The pytest plugin as its users run it: the examples of docs/testing.md, and tests that fail."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from .documents import DOCS, blocks, files_of, run
+
+PLUGIN = "theatre_gevent.testing.plugin"
+
+FAILING = """
+import pytest
+from theatre_gevent import Host, Ref
+from theatre_gevent.testing import ActorProbe
+
+
+def test_nothing_comes(theatre_host):
+    probe = ActorProbe()
+    probe.register("audit", theatre_host)
+    theatre_host.send(Ref("audit", "1"), "the first")
+    probe.wait_for(1)
+    probe.wait_for(2, timeout=0.1)
+
+
+@pytest.mark.theatre_options(60)
+def test_options_without_names(theatre_host):
+    pass
+
+
+def test_the_clock_decides(theatre_clock, theatre_host, theatre_cluster):
+    host = theatre_cluster(1)[0]
+    assert theatre_host._clock is theatre_clock is not host._clock
+    broken = theatre_cluster(2)[1]
+    broken.stop()  # the test's own business
+    stop, theatre_host.stop = theatre_host.stop, lambda: 1 / 0
+    stop()
+
+
+@pytest.mark.theatre_options(idle_timeout=60)
+class TestOptions:
+    @pytest.mark.theatre_options(request_timeout=3)
+    def test_all_markers_count(self, theatre_host, theatre_cluster):
+        for host in (theatre_host, theatre_cluster(1)[0]):
+            assert (host.options.idle_timeout, host.options.request_timeout) == (60, 3)
+"""
+
+
+def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest; where the package was installed before it had the plugin, the plugin has to be named."""
+    installed = any(entry.value == PLUGIN for entry in entry_points(group="pytest11"))
+    named = [] if installed else ["-p", PLUGIN]
+    return run([sys.executable, "-m", "pytest", *named, "-W", "error", "--strict-markers", *arguments], folder)
+
+
+def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
+    files_of("docs/testing.md", tmp_path)
+    examples = [block.argument for block in blocks(DOCS / "testing.md") if block.argument and "test_" in block.argument]
+    assert len(examples) == 3
+    done = pytest_in(tmp_path, "-v")
+    for example in examples:
+        assert re.search(rf"^{example}::\w+ PASSED", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_fails_says_why_also_in_a_worker_of_xdist(tmp_path: Path) -> None:
+    files_of("docs/testing.md", tmp_path)
+    for example in tmp_path.glob("test_*.py"):
+        example.unlink()
+    (tmp_path / "test_failing.py").write_text(FAILING, encoding="utf-8")
+    done = pytest_in(tmp_path, "-n", "1", "-rA")
+    assert "2 passed, 1 failed, 2 errors" in re.sub(r"(\d failed), (\d passed)", r"\2, \1", done.stdout), done.stdout
+    assert re.search(
+        r"AssertionError: 2 messages did not come within 0\.1 s; the probe received 1:\n"
+        r"E +1\. audit/1 on host-\w+: 'the first'\n",
+        done.stdout,
+    )
+    assert "theatre_options takes options by name: theatre_options(idle_timeout=60)" in done.stdout
+    assert re.search(r"RuntimeError: hosts of this test did not stop .*: host-\w+: division by zero", done.stdout)
+    assert "PASSED test_failing.py::TestOptions::test_all_markers_count" in done.stdout
+    assert "ERROR test_failing.py::test_the_clock_decides" in done.stdout
+    assert done.returncode == 1
+
+
+def test_nothing_is_patched_and_who_has_not_patched_is_told_how_to(tmp_path: Path) -> None:
+    (tmp_path / "test_unpatched.py").write_text(
+        "def test_nothing_is_patched():\n"
+        "    from theatre_gevent.monkey import is_patched\n"
+        "    assert not is_patched()\n"
+        "def test_host(theatre_host): pass\n"
+        "def test_cluster(theatre_cluster): pass\n",
+        encoding="utf-8",
+    )
+    done = pytest_in(tmp_path)
+    assert "1 passed, 2 errors" in done.stdout
+    assert "    from theatre_gevent import monkey\n    monkey.patch_all()\n" in done.stdout.replace("E   ", "")

@@ -1,0 +1,112 @@
+"""Clusters for tests, the end of their hosts, and calls under a virtual clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from theatre_gevent import Host, HostNotRunning, InvalidOption, Ref
+from theatre_gevent.testing import TestCluster, VirtualClock
+from theatre_gevent.testing.hosts import stop_hosts
+
+
+def test_all_hosts_know_all_when_it_has_started_and_none_runs_when_it_has_stopped() -> None:
+    cluster = TestCluster(3, own={"host-2": {"idle_timeout": 1}}, request_timeout=20)
+    cluster.start()
+    try:
+        assert [host.host_id for host in cluster] == ["host-1", "host-2", "host-3"]
+        assert [host.options.idle_timeout for host in cluster] == [15, 1, 15]
+        assert {host.options.request_timeout for host in cluster} == {20}
+        cluster.register_actor("where", Where)
+        for owner in cluster:
+            ref = cluster.ref_on(owner, "where")
+            for asker in cluster:
+                assert asker.request(ref, "?") == ref.id
+                assert asker.ring_owner(ref) == owner.host_id
+    finally:
+        cluster.stop()
+    assert {host.state for host in cluster} == {"stopped"}
+
+
+class Where:
+    def receive(self, ctx: Any) -> None:
+        if ctx.message == "?":
+            ctx.reply(ctx.actor_ref.id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "what"),
+    [
+        ((0,), {}, "1 host or more, got 0"),
+        ((True,), {}, "1 host or more, got True"),
+        ((2,), {"listen": "127.0.0.1:7001"}, "sets listen itself"),
+        ((2,), {"own": {"host-1": {"clock": None}}}, "sets clock itself"),
+        ((2,), {"own": {"host-3": {}}}, "'host-3', but the hosts are host-1, host-2"),
+        ((2,), {"idle_timeuot": 1}, "did you mean 'idle_timeout'"),
+    ],
+)
+def test_a_cluster_that_makes_no_sense_is_refused(arguments: Any, options: Any, what: str) -> None:
+    with pytest.raises((ValueError, InvalidOption), match=what):
+        TestCluster(*arguments, **options)
+
+
+def test_a_host_that_does_not_stop_is_an_error_and_the_others_are_stopped(clock: VirtualClock) -> None:
+    class Stuck(Host):
+        def stop(self) -> None:
+            never.wait()
+
+    class Broken(Host):
+        def stop(self) -> None:
+            super().stop()
+            raise ZeroDivisionError("in stop")
+
+    never = Event()
+    hosts = [Stuck(host_id="s", clock=clock), Broken(host_id="b", clock=clock), Host(host_id="h", clock=clock)]
+    for host in hosts:
+        host.start()
+    with pytest.raises(RuntimeError, match="b: in stop; s: it did not stop in time and is active") as caught:
+        stop_hosts(hosts, clock)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert [host.state for host in hosts] == ["active", "stopped", "stopped"]
+    never.set()
+    clock.run(Host.stop, hosts[0])
+
+
+def test_hosts_that_need_their_time_get_it_from_the_virtual_clock(clock: VirtualClock) -> None:
+    host = Host(clock=clock, drain_timeout=30).start()
+    host.register_actor("slow", lambda ctx: Event().wait() if ctx.message == "wait" else None)
+    host.send(Ref("slow", "1"), "wait")
+    before = clock.monotonic()
+    stop_hosts([host], clock)
+    assert host.state == "stopped"
+    assert clock.monotonic() - before >= 30
+
+
+def test_run_returns_and_raises_what_the_function_does_and_takes_no_more_time_than_needed() -> None:
+    clock = VirtualClock(start=0.0)
+    clock.call_later(100.0, lambda: None)
+
+    def wait(seconds: float) -> float:
+        clock.sleep(seconds)
+        return seconds
+
+    assert clock.run(wait, 7.1) == 7.1
+    assert clock.monotonic() == pytest.approx(7.1)
+    with pytest.raises(HostNotRunning):
+        clock.run(Host().request, Ref("x", "1"), "?")
+    assert clock.run(lambda: "at once") == "at once"
+    assert clock.monotonic() == pytest.approx(7.1)
+
+
+def test_run_gives_up_on_what_no_timer_brings() -> None:
+    clock = VirtualClock()
+    never = Event()
+    with pytest.raises(RuntimeError, match="waits still after 3600 s"):
+        clock.run(never.wait)
+    with pytest.raises(RuntimeError, match="waits still after 5 s"):
+        clock.run(clock.sleep, 6.0, at_most=5.0)
+    gevent.sleep(0)
+    assert clock.pending_timers() == 0  # whoever waited does so no more
