@@ -69,6 +69,12 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["run", "no-colon"], "the target must be MODULE:FUNCTION"),
         (["run", "x:y", "--hosts", "3", "--admin", "127.0.0.1:65534"], "there are not enough ports"),
+        (["run", "x:y", "--hosts", "2", "--host-id", "a"], "--host-id is for one host, and --hosts says 2"),
+        (
+            ["run", "x:y", "--advertise", "a:1", "--listen", "127.0.0.1:1"],
+            "--advertise is for hosts on several machines",
+        ),
+        (["run", "x:y", "--advertise", "a:1", "--dsn", "host=db"], "--advertise is for hosts on several machines"),
         (["run", "x:y", "--admin", "0.0.0.0:9090"], "can be reached from other machines: give an admin_token"),
         (["migrate", "nonsense"], "dsn is not a connection string"),
         (["status", "ftp://x"], "the URL must be an admin server such as http://127.0.0.1:9090"),
@@ -101,6 +107,20 @@ def test_ports_count_up_and_hosts_without_a_database_know_each_other() -> None:
     assert len({options["listen"] for options in free.values()}) == 3
     with pytest.raises(UsageMistake, match="ports that nobody knows"):
         plan(parse(["run", "x:y", "--hosts", "2", "--listen", "127.0.0.1:0"], {}))
+
+
+def test_a_host_in_a_container_has_its_own_id_and_tells_others_another_address() -> None:
+    environ = {
+        "THEATRE_TARGET": "x:y",
+        "THEATRE_HOST_ID": "shop-0",
+        "THEATRE_DSN": "host=db",
+        "THEATRE_LISTEN": "0.0.0.0:7001",
+        "THEATRE_ADVERTISE": "shop-0.shop:7001",
+    }
+    [(name, options)] = plan(parse(["run"], environ)).items()
+    assert (name, options["listen"], options["advertise"]) == ("shop-0", "0.0.0.0:7001", "shop-0.shop:7001")
+    two = plan(parse(["run", "--hosts", "2"], {**environ, "THEATRE_HOST_ID": ""}))
+    assert [options["advertise"] for options in two.values()] == ["shop-0.shop:7001", "shop-0.shop:7002"]
 
 
 def test_delays_double_up_to_a_bound() -> None:

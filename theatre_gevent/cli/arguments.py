@@ -174,11 +174,19 @@ def _run(parser: Parser) -> Parser:
         "--name", type=_word, default="host", env="THEATRE_NAME",
         help="their ids are NAME-1, NAME-2 ...; another on each machine that shares a database",
     )  # fmt: skip
+    option(
+        "--host-id", type=_word, metavar="ID", env="THEATRE_HOST_ID",
+        help="the id of the one host, as it is, instead of --name; for a container with a name of its own",
+    )  # fmt: skip
     option("--dsn", env="THEATRE_DSN", help="connection string of the Postgres they share, or 'embedded'")
     option("--no-migrate", action="store_true", default=False, env="THEATRE_NO_MIGRATE", help="leave its tables alone")
     option(
         "--listen", type=_address, metavar="HOST:PORT", env="THEATRE_LISTEN",
         help="address of the first host for the others, the next ones count up; default: free ports of 127.0.0.1",
+    )  # fmt: skip
+    option(
+        "--advertise", type=_address, metavar="HOST:PORT", env="THEATRE_ADVERTISE",
+        help="what the others are told instead of --listen, with --dsn; the next ones count up",
     )  # fmt: skip
     option(
         "--admin", type=_address, metavar="HOST:PORT", env="THEATRE_ADMIN",

@@ -77,10 +77,14 @@ def plan(given: Namespace) -> dict[str, dict[str, Any]]:
     """Return the options of each host by its id.
 
     Raises:
-        UsageMistake: There are not enough ports.
+        UsageMistake: There are not enough ports, or options contradict each other.
         InvalidOption: An option is out of range.
     """
-    names = [f"{given.name}-{number}" for number in range(1, given.hosts + 1)]
+    if given.host_id is not None and given.hosts > 1:
+        raise UsageMistake(f"--host-id is for one host, and --hosts says {given.hosts}: give --name")
+    if given.advertise is not None and (given.dsn is None or given.listen is None):
+        raise UsageMistake("--advertise is for hosts on several machines, which need --dsn and --listen")
+    names = [given.host_id or f"{given.name}-{number}" for number in range(1, given.hosts + 1)]
     clustered = given.hosts > 1 or given.dsn is not None or given.listen is not None
     hosts: dict[str, dict[str, Any]] = {}
     free = [] if given.listen or given.dsn or not clustered else free_ports(given.hosts)
@@ -93,6 +97,8 @@ def plan(given: Namespace) -> dict[str, dict[str, Any]]:
             listen = "127.0.0.1:0" if not free else f"127.0.0.1:{free[index]}"
             options["listen"] = counted_up(given.listen, index) if given.listen else listen
             options["secret"] = given.secret
+            if given.advertise is not None:
+                options["advertise"] = counted_up(given.advertise, index)
         if given.dsn is not None:
             options.update(dsn=given.dsn, lease_duration=given.lease_duration)
         hosts[name] = options
