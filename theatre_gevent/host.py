@@ -222,7 +222,7 @@ class Host(ScheduleVerbs):
     @property
     def address(self) -> str | None:
         """Where other hosts reach this one, `host:port`; None for a host by itself or not started yet."""
-        return None if self._transport is None else self.options.advertise or self._transport.addr
+        return (None if self._transport is None else self._transport.addr) or None
 
     def set_transport(self, transport: Transport) -> None:
         """Use a transport made elsewhere instead of the options `listen` and so on; before `start`.

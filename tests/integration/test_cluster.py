@@ -17,6 +17,7 @@ from tests.integration.cluster_support import Cluster, Colour, Order, Point, Pri
 from tests.support import in_background, until
 from theatre_gevent import (
     CallCycle,
+    Host,
     MessageNotSerializable,
     Ref,
     RemoteActorError,
@@ -110,6 +111,14 @@ def test_every_host_reaches_every_actor() -> None:
             assert cluster.actors.hosts_of(ref) == {ref.id[0]}, "one activation, where the ring puts it"
         assert cluster.sum("activations_total") == len(refs)
         assert cluster["a"].metrics.snapshot()["placements_cached"] == 15
+
+
+def test_a_host_says_the_address_that_others_are_told_with_its_port() -> None:
+    host = Host(host_id="a", listen="127.0.0.1:0", advertise="localhost:0")
+    assert host.address is None
+    with host:
+        name, _, port = str(host.address).rpartition(":")
+        assert (name, int(port) > 0) == ("localhost", True)
 
 
 def test_the_sender_of_a_message_travels() -> None:

@@ -26,7 +26,7 @@ import yaml
 
 from tests.support import gone, until
 from theatre_gevent.cli.arguments import parse
-from theatre_gevent.cli.run import Supervisor, free_ports
+from theatre_gevent.cli.run import Supervisor
 
 from .documents import ROOT
 
@@ -151,6 +151,15 @@ def answers(port: int, path: str) -> bool:
     return True
 
 
+def admin_port(log: Path, process: subprocess.Popen[bytes]) -> int:
+    """Wait until a host has said where its admin server is, and return the port."""
+    pattern = re.compile(r"has started at 127\.0\.0\.1:[1-9]\d*, admin server at http://[\d.]+:(\d+)/")
+    until(lambda: pattern.search(log.read_text()) or process.poll() is not None, PATIENCE)
+    found = pattern.search(log.read_text())
+    assert found, log.read_text()
+    return int(found[1])
+
+
 @pytest.fixture
 def at_end() -> Iterator[ExitStack]:
     with ExitStack() as stack:
@@ -174,36 +183,30 @@ def test_the_cluster_runs_as_it_is_written(containers: Read, dsn: str, at_end: E
     at_end.callback(end, migration)
     assert migration.wait(timeout=PATIENCE) == 0
 
-    ports = free_ports(2 * len(hosts))
-    admins = {host.name: ports.pop() for host in hosts}
     logs = {host.name: tmp_path / f"{host.name}.log" for host in hosts}
     processes: dict[str, subprocess.Popen[bytes]] = {}
     for host in hosts:
-        own = str(ports.pop())
         environ = host.environ
         assert environ["THEATRE_NO_MIGRATE"] == "1"
-        name, _, advertised = environ["THEATRE_ADVERTISE"].rpartition(":")
+        name, _, port = environ["THEATRE_ADVERTISE"].rpartition(":")
         assert name.split(".")[0] == environ["THEATRE_HOST_ID"] == host.name
-        assert advertised == environ["THEATRE_LISTEN"].rpartition(":")[2]
+        assert port == environ["THEATRE_LISTEN"].rpartition(":")[2]
+        anywhere = {key: re.sub(r":\d+$", ":0", environ[key]) for key in ("THEATRE_LISTEN", "THEATRE_ADMIN")}
         processes[host.name] = start(
-            host,
-            logs[host.name],
-            THEATRE_DSN=dsn,
-            THEATRE_LISTEN=environ["THEATRE_LISTEN"].replace(advertised, own),
-            THEATRE_ADVERTISE=f"127.0.0.1:{own}",
-            THEATRE_ADMIN=f"{environ['THEATRE_ADMIN'].rpartition(':')[0]}:{admins[host.name]}",
-        )
+            host, logs[host.name], THEATRE_DSN=dsn, THEATRE_ADVERTISE="127.0.0.1:0", **anywhere
+        )  # fmt: skip
         at_end.callback(end, processes[host.name])
+    admins = {host.name: admin_port(logs[host.name], processes[host.name]) for host in hosts}
     for host in hosts:
         until(lambda host=host: answers(admins[host.name], "/readyz"), PATIENCE)  # type: ignore[misc]
         assert answers(admins[host.name], "/healthz")
 
     token = hosts[0].environ["THEATRE_ADMIN_TOKEN"]
-    port = admins[hosts[0].name]
-    assert not answers(port, "/cluster/all-status")  # without the token
+    asked = admins[hosts[0].name]
+    assert not answers(asked, "/cluster/all-status")  # without the token
 
     def all_answer() -> bool:
-        found = ujson.loads(ask(port, "/cluster/all-status", token))["hosts"]
+        found = ujson.loads(ask(asked, "/cluster/all-status", token))["hosts"]
         return sorted(each["host_id"] for each in found if each["answered"]) == [host.name for host in hosts]
 
     def all_visit_all() -> bool:
@@ -218,7 +221,7 @@ def test_the_cluster_runs_as_it_is_written(containers: Read, dsn: str, at_end: E
     if containers is of_compose:  # its health check is a program
         _, program, *arguments = compose()["services"][hosts[0].name]["healthcheck"]["test"]
         assert program == "python"
-        check = [text.replace("9090", str(port)) for text in arguments]
+        check = [text.replace("9090", str(asked)) for text in arguments]
         assert subprocess.run([sys.executable, *check], timeout=30, check=False).returncode == 0
         check = [text.replace("healthz", "nowhere") for text in check]
         failed = subprocess.run([sys.executable, *check], timeout=30, check=False, stderr=subprocess.DEVNULL)
