@@ -168,9 +168,10 @@ class Host(ScheduleVerbs):
         self._states.frozen_by_hand = True
         log.warning("host %s freezes", self.host_id, extra=fields(self.host_id))
         refusal = HostFrozen(f"host {self.host_id} is frozen")
+        freeze = self._closer.suspend(refusal)
         if self._joined is not None:
             self._joined.router.give_up(refusal)
-        self._closer.freeze(self.options.freeze_grace_period, refusal)
+        self._closer.come_to_rest(freeze, self.options.freeze_grace_period, refusal)
 
     def unfreeze(self) -> None:
         """Go on after `freeze`.

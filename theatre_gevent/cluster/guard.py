@@ -17,6 +17,8 @@ from ..logic.lease import Action, Phase, decide, look_again_in
 from ..logs import fields
 
 if TYPE_CHECKING:
+    from gevent.event import Event
+
     from ..clock import Timer
     from ..config import HostOptions
     from ..core.closing import Closer
@@ -129,11 +131,13 @@ class LeaseGuard:
             remaining,
             extra=fields(self._host_id),
         )
-        Greenlet.spawn(self._come_to_rest, refusal)
+        Greenlet.spawn(self._come_to_rest, self._closer.suspend(refusal), refusal)
 
-    def _come_to_rest(self, refusal: HostFrozen) -> None:
+    def _come_to_rest(self, freeze: Event, refusal: HostFrozen) -> None:
+        if self._dispatcher.cancelled is not freeze:
+            return  # the lease was renewed before this greenlet had its turn
         self._router.give_up(refusal)
-        self._closer.freeze(self._options.freeze_grace_period, refusal)
+        self._closer.come_to_rest(freeze, self._options.freeze_grace_period, refusal)
 
     def _unfreeze(self) -> None:
         self._phase = Phase.SERVING

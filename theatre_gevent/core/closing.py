@@ -123,22 +123,39 @@ class Closer:
             desk.worker.kill(block=False)
         self._dispatcher.inboxes.clear()
 
-    def freeze(self, grace: float, refusal: HostFrozen) -> None:
-        """Process nothing more: queued messages become dead letters, running handlers get `grace` seconds to end."""
+    def suspend(self, refusal: HostFrozen) -> Event:
+        """Take no more messages, until `unfreeze`; `come_to_rest` does the rest of a freeze.
+
+        It can be called in the hub: nothing waits, and no code of the user's runs. So a freeze and an unfreeze have
+        their effects in the order in which they were decided, however late a greenlet gets its turn.
+
+        Returns:
+            What stands for this freeze: another event is in its place as soon as it is over.
+        """
         dispatcher = self._dispatcher
         dispatcher.schedules.pause()
         dispatcher.backpressure.close(refusal, actors_allowed=False)
-        cancelled = dispatcher.cancelled
-        cancelled.set()
+        dispatcher.cancelled.set()
+        return dispatcher.cancelled
+
+    def come_to_rest(self, freeze: Event, grace: float, refusal: HostFrozen) -> None:
+        """Make queued messages dead letters, and give running handlers `grace` seconds to end.
+
+        Does no more as soon as `freeze`, which `suspend` has returned, is over.
+        """
+        dispatcher = self._dispatcher
         for activation in list(dispatcher.actors.values()):
+            if dispatcher.cancelled is not freeze:
+                return
             if activation.inbox is not None:
                 dispatcher.lifecycle.empty(activation, "the host has frozen", refusal)
                 dispatcher.backpressure.leave_line(activation)
                 if activation.state == LEAVING:
                     activation.state = ACTIVE
+        if dispatcher.cancelled is not freeze:
+            return
         self.fail_waiting(refusal)
-        # After an unfreeze in the meantime there is another event, and what runs is none of our business.
-        if self._wait_until(lambda: dispatcher.cancelled is not cancelled or not self._busy(), grace):
+        if self._wait_until(lambda: dispatcher.cancelled is not freeze or not self._busy(), grace):
             return
         stuck = [self._force(held, refusal) for worker in self._busy() if (held := worker.desk.activation) is not None]
         self._kill([pair for pair in stuck if pair is not None])
