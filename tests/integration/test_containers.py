@@ -34,7 +34,7 @@ DOCKER = ROOT / "examples" / "docker"
 COMPOSE = DOCKER / "compose.yaml"
 MANIFEST = ROOT / "examples" / "kubernetes" / "cluster.yaml"
 KUBERNETES = "1.31"
-PATIENCE = 50.0
+PATIENCE = 40.0
 
 
 class Container(NamedTuple):
