@@ -82,6 +82,7 @@ def test_what_fails_says_why_also_in_a_worker_of_xdist(tmp_path: Path) -> None:
     assert re.search(r"RuntimeError: hosts of this test did not stop .*: host-\w+: division by zero", done.stdout)
     assert "PASSED test_failing.py::TestOptions::test_all_markers_count" in done.stdout
     assert "ERROR test_failing.py::test_the_clock_decides" in done.stdout
+    assert "LoopExit" not in done.stdout + done.stderr
     assert done.returncode == 1
 
 

@@ -11,6 +11,7 @@ from gevent.event import Event
 from theatre_gevent import Host, HostNotRunning, InvalidOption, Ref
 from theatre_gevent.testing import TestCluster, VirtualClock
 from theatre_gevent.testing.hosts import stop_hosts
+from theatre_gevent.testing.xdist import NativeEvent
 
 
 def test_all_hosts_know_all_when_it_has_started_and_none_runs_when_it_has_stopped() -> None:
@@ -110,3 +111,17 @@ def test_run_gives_up_on_what_no_timer_brings() -> None:
         clock.run(clock.sleep, 6.0, at_most=5.0)
     gevent.sleep(0)
     assert clock.pending_timers() == 0  # whoever waited does so no more
+
+
+def test_an_event_of_a_worker_wakes_whoever_waits_in_whatever_thread() -> None:
+    event = NativeEvent()
+    assert not event.is_set()
+    assert not event.wait(timeout=0.001)
+    waiting = [gevent.get_hub().threadpool.spawn(event.wait, 30) for _ in range(2)]
+    event.set()
+    event.set()
+    assert [one.get() for one in waiting] == [True, True]
+    assert event.is_set()
+    assert event.wait()
+    event.clear()
+    assert not event.wait(timeout=0.001)

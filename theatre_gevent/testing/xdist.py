@@ -2,12 +2,15 @@
 
 A native thread of the worker takes the orders that its master sends, and the main thread waits for them with an event.
 That one is made after the patch, so it waits in the hub, where nothing else is left to wait for: gevent calls this a
-deadlock (LoopExit). So the event and its lock are put back to what they are in an unpatched process. Tests still run
-in the main greenlet of the main thread, which they would not with execnet's own mode for gevent.
+deadlock (LoopExit). So the event and its lock are put back to what they are in an unpatched process, and so are the
+events that execnet makes later, to wait for the end of that thread. Tests still run in the main greenlet of the main
+thread, which they would not with execnet's own mode for gevent.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from gevent.monkey import get_original
@@ -19,24 +22,33 @@ if TYPE_CHECKING:
 
 
 class NativeEvent:
-    """Wakes the one thread that waits, sometimes once too often: it looks again for what it waits for."""
+    """A `threading.Event` for native threads. While it is being cleared, a waiter may be woken once too often."""
 
     def __init__(self) -> None:
         self._signals: Any = get_original("queue", "SimpleQueue")()
 
     def set(self) -> None:
-        """Wake it."""
+        """Wake those who wait."""
         if self._signals.empty():
             self._signals.put(None)
 
     def clear(self) -> None:
-        """Forget that it was to be woken."""
-        while not self._signals.empty():
-            self._signals.get()
+        """Let those who come now wait."""
+        with suppress(Empty):
+            while True:
+                self._signals.get_nowait()
 
-    def wait(self) -> None:
-        """Block the thread until it is woken."""
-        self._signals.get()
+    def is_set(self) -> bool:
+        """Tell whether nobody has to wait."""
+        return not self._signals.empty()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block the thread until it is set, at most `timeout` seconds; tells whether it was."""
+        try:
+            self._signals.put(self._signals.get(timeout=timeout))
+        except Empty:
+            return False
+        return True
 
 
 def wait_natively(config: pytest.Config) -> bool:
@@ -51,9 +63,10 @@ def wait_natively(config: pytest.Config) -> bool:
         orders: Any = getattr(plugin, "torun", None)
         if hasattr(orders, "_lock") and hasattr(orders, "_has_items_event"):
             # With execnet's mode for gevent the orders come by a greenlet of this very thread.
-            threads = plugin.channel.gateway.execmodel.backend != "gevent"
-            if threads and not isinstance(orders._has_items_event, NativeEvent):
+            execmodel = plugin.channel.gateway.execmodel
+            if execmodel.backend != "gevent" and not isinstance(orders._has_items_event, NativeEvent):
                 orders._lock = get_original("_thread", "RLock")()
                 orders._has_items_event = NativeEvent()
+                execmodel.Event = NativeEvent
             return True
     return False
