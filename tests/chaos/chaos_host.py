@@ -55,8 +55,13 @@ class ChaosLane(Lane):
 
     def __init__(self, program: "ChaosProgram", name: str, refs: list[str], pause: float, timeout: float) -> None:
         self._moods = program.moods
+        self._choices = program.choices
         self._random = random.Random(name)
         super().__init__(program, name, refs, pause, timeout)
+
+    def choice(self, ref: Ref) -> str:
+        """Return the host that the ring has last chosen for an actor, "" if it was not asked yet."""
+        return self._choices.get(ref, "")
 
     def body(self, number: int) -> tuple[Any, ...]:
         """Return the message with this number: one in ten is a bad one while that is the mood."""
@@ -99,6 +104,7 @@ class ChaosProgram(Program):
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.moods: dict[str, tuple[float, ...]] = {}
+        self.choices: dict[Ref, str] = {}
         self._stepped = SteppedClock()
         routes = {parse_address(one): parse_address(other) for one, other in given["routes"].items()}
 
@@ -117,7 +123,9 @@ class ChaosProgram(Program):
         agreed = membership.LiveRing.owner
 
         def owner(ring: membership.LiveRing, ref: Ref) -> str | None:
-            return self.host.host_id if CLOCK.monotonic() < self._alone_until else agreed(ring, ref)
+            chosen = self.host.host_id if CLOCK.monotonic() < self._alone_until else agreed(ring, ref)
+            self.choices[ref] = chosen or self.host.host_id
+            return chosen
 
         setattr(membership.LiveRing, "owner", owner)  # noqa: B010 - mypy knows it as a method
 
@@ -144,6 +152,14 @@ class ChaosProgram(Program):
     def ring(self, seconds: float) -> None:
         """Take this host for the ring's choice of every actor, for a while."""
         self._alone_until = CLOCK.monotonic() + seconds
+        self._members_changed()
+        gevent.spawn_later(seconds, self._members_changed)
+
+    def _members_changed(self) -> None:
+        # As the membership does whenever a ring is replaced: old ways are asked for what may still come back.
+        router: Any = self.host._dispatcher.router
+        if router is not None:
+            router._members_changed()
 
     def burst(self, seconds: float) -> None:
         """Let nothing else run on the hub for so long."""

@@ -160,6 +160,10 @@ class Lane:
         """Return the message with this number."""
         return "work", self.name, number
 
+    def choice(self, ref: Ref) -> str:
+        """Return the host that the ring has last chosen for an actor, "" if that is not known."""
+        return ""
+
     def _send(self, ref: Ref, number: int) -> None:
         record, common = self._program.record, {"ref": str(ref), "sender": self.name, "n": number}
         try:
@@ -169,7 +173,7 @@ class Lane:
             record("refused", note=type(error).__name__, **common)
         else:
             self.sent += 1
-            record("sent", **common)
+            record("sent", note=self.choice(ref), **common)
 
     def _request(self, ref: Ref, number: int) -> None:
         record, common = self._program.record, {"ref": str(ref), "sender": self.name, "n": number}

@@ -39,7 +39,8 @@ class Record(msgspec.Struct, omit_defaults=True):
         sender: Whose message; each sends one after the other.
         n: Its number, rising within `sender`.
         note: The reason of `init`, the state, the error, `fenced` or `killed` for an `end`; for `replied`, which
-            activation answered.
+            activation answered; for `sent`, which host the ring has last chosen for the actor, if that is known: the
+            message may have gone there, though the actor has never been there.
         left: Seconds that were left of the lease.
     """
 
@@ -225,7 +226,7 @@ class Judge:
                 open_[record.ref] = [o for o in open_[record.ref] if (o.act, o.sender, o.n) != key]
                 if record.note == "killed":
                     over.add(record.act)
-                elif key in overtaken and record.note not in ("fenced", "ClaimLost", "HostFrozen"):
+                elif key in overtaken and not is_grey and record.note not in ("fenced", "ClaimLost", "HostFrozen"):
                     what = "ended as if nothing had happened, though its actor had gone on elsewhere"
                     self._wrong("lease", record, what, began, current.get(record.ref))
             elif record.what == "over":
@@ -309,7 +310,7 @@ class Judge:
                     self._wrong("replies", record, f"another's reply; it was handled by {by and by.act}", by)
         for key, record in offered.items():
             if record.what == "sent" and key not in handled and key not in dead:
-                owners = {host for t, host in hosts[record.ref] if abs(t - record.t) < AROUND}
+                owners = {host for t, host in hosts[record.ref] if abs(t - record.t) < AROUND} | {record.note}
                 if any(fault.excuses(record, owners) for fault in self._faults):
                     self.lost += 1
                 else:

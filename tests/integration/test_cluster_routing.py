@@ -322,6 +322,21 @@ def test_a_frozen_host_asks_and_sends_nothing() -> None:
         assert cluster.actors.got == []
 
 
+def test_what_comes_back_while_a_host_stops_is_a_dead_letter_before_it_has() -> None:
+    with Cluster("ab") as cluster:
+        a, ref = cluster["a"], cluster.ref("b")
+        a.request(ref, "before")
+        cluster["b"].freeze()
+        for number in range(20):
+            a.send(ref, number)
+        a.freeze()
+        a.stop()
+        metrics = counts(a)
+        assert (metrics["messages_held"], metrics["messages_forwarded"]) == (0, 1)
+        assert [letter.message for letter in cluster.dead["a"]] == list(range(20))
+        cluster["b"].unfreeze()
+
+
 def test_a_draining_host_refuses_what_is_new_and_answers_what_it_has() -> None:
     with Cluster("ab", drain_timeout=20) as cluster:
         held, other = cluster.refs("b", 2)

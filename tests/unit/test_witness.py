@@ -113,6 +113,24 @@ def test_only_the_first_record_after_a_pause_is_grey() -> None:
     assert len(after(7.0, 7.2)) == 2
 
 
+@pytest.mark.parametrize(("end", "is_excused"), [(7.01, True), (7.2, False)])
+def test_a_process_paused_before_it_wrote_the_end(end: float, is_excused: bool) -> None:
+    records = story(
+        ("init", 1, {**A, "act": "a1"}),
+        ("begin", 2, msg(A, "a1", 1)),
+        ("init", 6, {**B, "act": "b1"}),
+        ("resumed", 7, {"pid": 1}),
+        ("end", end, msg(A, "a1", 1)),
+    )
+    assert (judge(records, {("a", 10): 5.0}) == []) is is_excused
+
+
+@pytest.mark.parametrize(("note", "is_excused"), [("b", True), ("a", False), ("", False)])
+def test_a_message_that_was_sent_to_a_host_that_has_never_had_the_actor(note: str, is_excused: bool) -> None:
+    records = [Record("sent", 3.0, 9, "c", ref="r", sender="s", n=1, note=note)]
+    assert (judge(records, faults=[Fault(2.0, 4.0, ("b",))]) == []) is is_excused
+
+
 def test_handlers_that_overlap() -> None:
     records = story(
         ("init", 1, {**A, "act": "a1"}),

@@ -143,6 +143,7 @@ class Joined:
                     log.warning("what the host owned is given back when its lease ends: %s", error, extra=extra)
             claiming.ownership.stop()
         self.transport.stop(timeout=1.0)
+        self.router.give_up(refusal)  # what other hosts gave back meanwhile
         if self._leased is not None:
             self._leased.stop()
 
