@@ -14,6 +14,7 @@ from gevent.event import Event
 from tests.integration.cluster_support import router_of
 from tests.integration.leased_support import LEASED, PostgresCluster
 from tests.postgres import execute
+from tests.proxies import DatabaseProxy
 from tests.support import in_background, until
 from theatre_gevent import (
     Context,
@@ -369,3 +370,21 @@ def test_idle_actors_are_handed_over_before_a_busy_one_has_finished(abc: Postgre
     lives.kept.set()
     stopping.get()
     assert abc["a"].request(busy, "who") in "ac"
+
+
+def test_what_waits_for_a_claim_elsewhere_is_not_overtaken_when_the_ring_changes(dsn: str) -> None:
+    """Its claim may take longer than anybody wants to wait: so it is given back, before what was sent after it."""
+    way = DatabaseProxy(dsn)
+    with PostgresCluster(dsn, "ab", own={"b": {"dsn": way.dsn}}) as cluster, way:
+        a, ref = cluster["a"], cluster.ref("b")
+        way.swallow()
+        for number in range(3):
+            a.send(ref, number)
+        until(lambda: cluster["b"].metrics.snapshot()["messages_held"] == 3)
+        router_of(a).cluster.ring.set(["a"])
+        router_of(a)._members_changed()
+        a.send(ref, 3)
+        until(lambda: len(cluster.actors.at(ref)) == 4, 20)
+        assert cluster.actors.at(ref) == [0, 1, 2, 3]
+        way.heal()
+        cluster.leave("b")

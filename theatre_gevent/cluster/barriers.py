@@ -1,8 +1,8 @@
 """Knowing when everything that was sent to a host for an actor has been accepted there, or has come back.
 
 Plain messages are not acknowledged. So before an actor's messages take another way, the host at the end of the old one
-is asked a question that nobody handles: connections keep order, and so do the detours of the other host, so what was
-asked last is answered last, and all that is to come back is back by then.
+is asked a question that nobody handles. It gives back what it has not accepted and then answers: connections keep order,
+so all that is to come back is back by then.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ..messages import Ref
     from .link import Link
 
-_PATIENCE = 1.0
-"""Seconds that an answer may take; then messages go on all the same. Two hosts may wait for each other, each of them
-holding messages of the other one."""
+_PATIENCE = 5.0
+"""Seconds that an answer may take; then messages go on all the same. The other host gives its answer without waiting for
+anything: one that says nothing for so long hangs, and its connection is about to be given up."""
 
 
 class Barriers:
@@ -60,8 +60,3 @@ class Barriers:
         for seq, (asked, _, _) in list(self._asked.items()):
             if asked == host_id:
                 self.answered(seq)
-
-
-def is_barrier(message: envelopes.Request) -> bool:
-    """Tell whether a request is a question of this kind."""
-    return message.headers is not None and message.headers.barrier

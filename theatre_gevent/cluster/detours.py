@@ -123,6 +123,13 @@ class Detours:
         detour.back += 1
         self.held += 1
 
+    def take_out(self, detour: Detour, inlet: Inlet) -> list[Arrived]:
+        """Return what another host sent, in its order, and hold it no longer."""
+        taken = [entry for entry in detour.entries if type(entry) is Arrived and entry.inlet is inlet]
+        detour.entries = [entry for entry in detour.entries if type(entry) is not Arrived or entry.inlet is not inlet]
+        self.held -= len(taken)
+        return taken
+
     def close(self, detour: Detour) -> list[HeldSend | Request | Arrived]:
         """End a detour: return what it held, and let everybody in its line look for the actor again."""
         if self._open.get(detour.ref) is detour:

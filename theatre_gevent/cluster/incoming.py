@@ -14,8 +14,6 @@ from ..errors import HostNotRunning, NoOwner, TheatreError, UnregisteredActorTyp
 from ..logic import envelopes
 from ..logic.bodies import pack_body
 from ..logs import fields
-from .barriers import is_barrier
-from .detours import Arrived
 from .returning import unpack
 
 if TYPE_CHECKING:
@@ -110,19 +108,20 @@ class Incoming:
             self._unmade(inlet, message, reason)
 
     def _barrier(self, inlet: Inlet, message: envelopes.Request) -> None:
-        """Say that nothing which came before can come back any more, once that is so."""
-        detour = self._router.detours.get(message.ref)
-        entries = () if detour is None else detour.entries
-        if detour is not None and any(type(entry) is Arrived and entry.inlet is inlet for entry in entries):
-            self._router.detours.hold(detour, Arrived(inlet, message))
-        else:
-            inlet.send(REPLY(message.seq, inlet.peer.epoch, None))
+        """Give back what came before and is not accepted, and say that nothing can come back any more.
+
+        The other host has chosen another way for the actor. What waits here might wait for a claim, and for long.
+        """
+        detours = self._router.detours
+        detour = detours.get(message.ref)
+        if detour is not None:
+            for entry in detours.take_out(detour, inlet):
+                refusal = envelopes.NotHere(f"{message.ref} is not placed yet, and is looked for elsewhere", None)
+                self.refuse(inlet, entry.message, refusal)
+        inlet.send(REPLY(message.seq, inlet.peer.epoch, None))
 
     def take(self, inlet: Inlet, message: Any, activation: Activation) -> None:
         """Deliver a message to an activation of this host, without waiting."""
-        if type(message) is REQUEST and is_barrier(message):
-            self._barrier(inlet, message)
-            return
         dispatcher = self._dispatcher
         ctx: Context
         if type(message) is SEND:
