@@ -1,8 +1,8 @@
 """Knowing when everything that was sent to a host for an actor has been accepted there, or has come back.
 
 Plain messages are not acknowledged. So before an actor's messages take another way, the host at the end of the old one
-is asked a question that nobody handles. It gives back what it has not accepted and then answers: connections keep order,
-so all that is to come back is back by then.
+is asked a question that nobody handles. It gives back what it has not accepted, and then it answers: connections keep
+order, so all that is to come back is back by then.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .link import Link
 
 _PATIENCE = 5.0
-"""Seconds that an answer may take; then messages go on all the same. The other host gives its answer without waiting for
-anything: one that says nothing for so long hangs, and its connection is about to be given up."""
+"""Seconds that an answer may take; then messages go on all the same. The other host waits for nothing before it
+answers: one that says nothing for so long hangs, and its connection is about to be given up."""
 
 
 class Barriers:
