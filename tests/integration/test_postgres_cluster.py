@@ -372,15 +372,22 @@ def test_idle_actors_are_handed_over_before_a_busy_one_has_finished(abc: Postgre
     assert abc["a"].request(busy, "who") in "ac"
 
 
-def test_what_waits_for_a_claim_elsewhere_is_not_overtaken_when_the_ring_changes(dsn: str) -> None:
+@pytest.mark.parametrize("is_long_ago", [False, True])
+def test_what_waits_for_a_claim_elsewhere_is_not_overtaken_when_the_ring_changes(
+    dsn: str, *, is_long_ago: bool
+) -> None:
     """Its claim may take longer than anybody wants to wait: so it is given back, before what was sent after it."""
     way = DatabaseProxy(dsn)
-    with PostgresCluster(dsn, "ab", own={"b": {"dsn": way.dsn}}) as cluster, way:
-        a, ref = cluster["a"], cluster.ref("b")
+    with PostgresCluster(dsn, "ab", own={"b": {"dsn": way.dsn}}, placement_ttl=0.3) as cluster, way:
+        a, (ref, another) = cluster["a"], cluster.refs("b", 2)
         way.swallow()
         for number in range(3):
             a.send(ref, number)
         until(lambda: cluster["b"].metrics.snapshot()["messages_held"] == 3)
+        if is_long_ago:
+            near = cluster.ref("a")  # a host that only sends reads no clock
+            until(lambda: a.request(near, "tick") and router_of(a).known(ref) is None)
+            a.send(another, 0)  # the way of this one is remembered from now on, in place of all others
         router_of(a).cluster.ring.set(["a"])
         router_of(a)._members_changed()
         a.send(ref, 3)

@@ -46,8 +46,8 @@ SEND, REQUEST = envelopes.Send, envelopes.Request
 _MAX_WAYS = 1 << 18
 """Placements remembered at most."""
 
-_OLD = 2.0
-"""Seconds for which messages may be on a way that is in use no more."""
+_OLD = 10.0
+"""Seconds for which messages may be on a way that is in use no more: they may wait at its end for a claim."""
 
 MUST_CLAIM: Any = object()
 """A place that is here once the actor has been claimed."""
@@ -84,7 +84,7 @@ class ClusterRouter:
         # so that the look-up of every message is one dict access.
         self._ways: dict[Ref, Link] = {}
         self._ways_until = 0.0
-        # Those that have been in use until the members changed: messages may be on their way there.
+        # Those that were in use until the members changed or their time was over: messages may be on their way there.
         self._old_ways: dict[Ref, Link] = {}
         self._old_until = 0.0
         self._ttl = placement_ttl
@@ -128,15 +128,18 @@ class ClusterRouter:
         self.transport.set_peers({h: a for h, a in self.cluster.hosts.items() if h != self.host_id})
 
     def _forget_ways(self, host_id: str | None = None) -> None:
-        """Look for actors anew, for those at one host or for all."""
+        """Look for actors anew, for those at one host or for all. What their ways were stays known for a while."""
         now = self.dispatcher.now
+        gone = self._ways
+        self._ways = {}
+        if host_id is not None:
+            self._ways = {ref: link for ref, link in gone.items() if link.host_id != host_id}
+            gone = {ref: link for ref, link in gone.items() if link.host_id == host_id}
         if now >= self._old_until or len(self._old_ways) >= _MAX_WAYS:
-            self._old_ways.clear()
+            self._old_ways = gone
+        else:
+            self._old_ways.update(gone)
         self._old_until = now + _OLD
-        gone = {ref: link for ref, link in self._ways.items() if host_id in (None, link.host_id)}
-        self._old_ways.update(gone)
-        for ref in gone:
-            del self._ways[ref]
 
     # -- where to ----------------------------------------------------------------------------------------------
 
@@ -167,6 +170,8 @@ class ClusterRouter:
         detour = self.detours.get(ref)
         if detour is not None:
             return detour
+        if self.dispatcher.now >= self._ways_until:
+            self._forget_ways()
         place = self.place(ref)
         old = self._old_ways.pop(ref, None) if self._old_ways else None
         if old is not None and place is not None and place is not old and old.is_up:
@@ -221,7 +226,7 @@ class ClusterRouter:
         """Remember where an actor is."""
         now = self.dispatcher.now
         if now >= self._ways_until or len(self._ways) >= _MAX_WAYS:
-            self._ways.clear()
+            self._forget_ways()
             self._ways_until = now + self._ttl
         self._ways[ref] = link
 
