@@ -159,13 +159,17 @@ def _many(given: argparse.Namespace) -> int:
 
 
 def _table(outcomes: dict[int, Outcome | None]) -> str:
-    lines = ["| seed | events | faults | lost to faults | violations | seconds |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| seed | events | faults | lost to faults | late | violations | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for seed, outcome in sorted(outcomes.items()):
         if outcome is None:
-            lines.append(f"| {seed} | - | - | - | the run broke | - |")
+            lines.append(f"| {seed} | - | - | - | - | the run broke | - |")
         else:
             faults = sum(outcome.faults.values())
-            cells = (seed, outcome.events, faults, outcome.lost, len(outcome.violations), f"{outcome.seconds:.0f}")
+            violations = len(outcome.violations)
+            cells = (seed, outcome.events, faults, outcome.lost, outcome.late, violations, f"{outcome.seconds:.0f}")
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 

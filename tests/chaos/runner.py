@@ -78,6 +78,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         events: Messages that were handled.
         records: Lines of the witness.
         lost: Messages that a fault has cost.
+        late: Messages that a fault has had overtaken by later ones.
         faults: How many of each kind.
         violations: What must not be.
         seconds: How long all of it took.
@@ -88,6 +89,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     events: int = 0
     records: int = 0
     lost: int = 0
+    late: int = 0
     faults: dict[str, int] = {}
     violations: list[Violation] = []
     seconds: float = 0.0
@@ -98,7 +100,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         faults = ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items()))
         return (
             f"seed {self.seed}: {self.events} events, {sum(self.faults.values())} faults ({faults}), "
-            f"{self.lost} messages lost to faults, {len(self.violations)} violations, {self.seconds:.0f} s"
+            f"{self.lost} messages lost to faults, {self.late} late, {len(self.violations)} violations, {self.seconds:.0f} s"
         )
 
 
@@ -170,7 +172,7 @@ class Run:
             judge = cluster.judge()
             outcome.violations = [*judge.violations, *(Violation("recovery", each) for each in troubles)]
             outcome.events = len(judge.of("begin"))
-            outcome.records, outcome.lost = len(judge.records), judge.lost
+            outcome.records, outcome.lost, outcome.late = len(judge.records), judge.lost, judge.late
         at_least = max(50, int(300 * self.settings.minutes))
         if outcome.events < at_least:
             text = f"only {outcome.events} messages were handled, {at_least} are the least: that proves nothing"

@@ -91,12 +91,14 @@ def read(path: Path) -> list[Record]:
 
 TIMED = "timed:"
 """How names of senders begin whose messages come from schedules: at least once, in no order."""
+OFFERS = ("sent", "refused", "asked")
+"""Records of a message that its sender has offered to its host."""
 AROUND = 8.0
 """Seconds before and after a message was sent in which the hosts that had its actor count as those that it went to."""
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Messages may be lost that were sent between two times: to a host that was killed or cut off then.
+    """Messages may be lost, or come late, that were sent between two times: to a host that was killed or cut off then.
 
     Attributes:
         since: In seconds of the boot-time clock.
@@ -163,7 +165,14 @@ class Judge:
         self._faults = list(faults)
         self._killed = set(killed)
         self.violations: list[Violation] = []
-        self.lost = 0
+        self.lost = self.late = 0
+        self._had: dict[str, list[tuple[float, str]]] = defaultdict(list)  # who had each actor, and when
+        self._offered: dict[tuple[str, int], Record] = {}
+        for record in self.records:
+            if record.what in ("init", "begin", "shutdown"):
+                self._had[record.ref].append((record.t, record.host))
+            elif record.what in OFFERS and record.n and not record.sender.startswith(TIMED):
+                self._offered[record.sender, record.n] = record
         self._check_lives()
         self._check_epochs()
         self._check_order()
@@ -174,6 +183,11 @@ class Judge:
     def _wrong(self, invariant: str, record: Record, what: str, *before: Record | None) -> None:
         proof = (*(each for each in before if each is not None), record)
         self.violations.append(Violation(invariant, what, proof))
+
+    def _was_in_danger(self, offer: Record) -> bool:
+        """Tell whether a fault was on the way of a message."""
+        owners = {host for t, host in self._had[offer.ref] if abs(t - offer.t) < AROUND} | {offer.note}
+        return any(fault.excuses(offer, owners) for fault in self._faults)
 
     def _is_fenced(self, record: Record, at: float) -> bool:
         return self._fenced.get((record.host, record.epoch), 1e18) <= at + SLACK
@@ -253,13 +267,19 @@ class Judge:
     # -- order -----------------------------------------------------------------------------------------------------
 
     def _check_order(self) -> None:
+        """Numbers rise, and none comes twice. What a fault may have cost may come late as well."""
         last: dict[tuple[str, str], Record] = {}
+        seen: set[tuple[str, int]] = set()
         for record in self.records:
             if record.what == "begin" and record.n and not record.sender.startswith(TIMED):
-                before = last.get((record.ref, record.sender))
-                if before is not None and record.n <= before.n:
+                before, key = last.get((record.ref, record.sender)), (record.sender, record.n)
+                if before is None or record.n > before.n:
+                    last[record.ref, record.sender] = record
+                elif key not in seen and key in self._offered and self._was_in_danger(self._offered[key]):
+                    self.late += 1
+                else:
                     self._wrong("order", record, f"came after {before.n}", before)
-                last[record.ref, record.sender] = record
+                seen.add(key)
 
     # -- epochs ----------------------------------------------------------------------------------------------------
 
@@ -284,22 +304,18 @@ class Judge:
     def _check_accounts(self) -> None:
         handled: dict[tuple[str, int], Record] = {}
         dead: Counter[tuple[str, int]] = Counter()
-        offered: dict[tuple[str, int], Record] = {}
+        offered = self._offered
         replied: dict[tuple[str, int], Record] = {}
-        hosts: dict[str, list[tuple[float, str]]] = defaultdict(list)  # who had each actor, and when
         senders: dict[str, int] = {}
         for record in self.records:
             key = (record.sender, record.n)
-            if record.what in ("init", "begin", "shutdown"):
-                hosts[record.ref].append((record.t, record.host))
             if not record.n or record.sender.startswith(TIMED):
                 continue
             if record.what == "begin":
                 handled.setdefault(key, record)
             elif record.what == "dead":
                 dead[key] += 1
-            elif record.what in ("sent", "refused", "asked"):
-                offered[key] = record
+            elif record.what in OFFERS:
                 senders[record.sender] = record.pid
             elif record.what == "replied":
                 if key in replied:
@@ -310,8 +326,7 @@ class Judge:
                     self._wrong("replies", record, f"another's reply; it was handled by {by and by.act}", by)
         for key, record in offered.items():
             if record.what == "sent" and key not in handled and key not in dead:
-                owners = {host for t, host in hosts[record.ref] if abs(t - record.t) < AROUND} | {record.note}
-                if any(fault.excuses(record, owners) for fault in self._faults):
+                if self._was_in_danger(record):
                     self.lost += 1
                 else:
                     self._wrong("accounts", record, "lost without a word")

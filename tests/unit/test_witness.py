@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.witness import Fault, Judge, Lives, Record, Witness, read
+from tests.chaos.witness import OFFERS, Fault, Judge, Lives, Record, Witness, read
 
 A: dict[str, Any] = {"host": "a", "pid": 1, "epoch": 10}
 B: dict[str, Any] = {"host": "b", "pid": 2, "epoch": 11}
@@ -20,9 +20,6 @@ def story(*lines: Line) -> list[Record]:
     records = [Record(what, t, **{"ref": "r", **fields}) for what, t, fields in lines]
     numbers = {r.n for r in records if r.what == "begin" and r.n} - {r.n for r in records if r.what in OFFERS}
     return [Record("sent", 0.0, 9, "c", ref="r", sender="s", n=n) for n in sorted(numbers)] + records
-
-
-OFFERS = ("sent", "refused", "asked")
 
 
 def msg(where: dict[str, Any], act: str, n: int, **fields: Any) -> dict[str, Any]:
@@ -129,6 +126,19 @@ def test_a_process_paused_before_it_wrote_the_end(end: float, is_excused: bool) 
 def test_a_message_that_was_sent_to_a_host_that_has_never_had_the_actor(note: str, is_excused: bool) -> None:
     records = [Record("sent", 3.0, 9, "c", ref="r", sender="s", n=1, note=note)]
     assert (judge(records, faults=[Fault(2.0, 4.0, ("b",))]) == []) is is_excused
+
+
+@pytest.mark.parametrize(("times", "is_excused"), [((1,), True), ((1, 1), False)])
+def test_a_message_that_a_fault_may_have_cost_may_come_late_but_once(times: tuple[int, ...], is_excused: bool) -> None:
+    records = story(
+        ("init", 1, {**A, "act": "a1"}),
+        ("begin", 2, msg(A, "a1", 2)),
+        ("end", 2, msg(A, "a1", 2)),
+        *(line for n in times for line in (("begin", 3, msg(A, "a1", n)), ("end", 3, msg(A, "a1", n)))),
+    )
+    assert "came after 2" in judge(records)[0]
+    assert (judge(records, faults=[Fault(0.0, 1.0, ("a",))]) == []) is is_excused
+    assert judge(records, faults=[Fault(0.0, 1.0, ("b",))]) != []
 
 
 def test_handlers_that_overlap() -> None:
