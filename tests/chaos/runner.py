@@ -19,7 +19,7 @@ from gevent.lock import RLock
 from tests.chaos.pg_cluster import Failed, PgCluster, boottime, refs
 from tests.chaos.plan import LEASE, Step, make_plan
 from tests.chaos.plants import PLANTS
-from tests.chaos.witness import Fault, Judge, Violation
+from tests.chaos.witness import Fault, Judge, Record, Violation
 from tests.postgres import Databases, execute
 from tests.proxies import DatabaseProxy, Proxy
 from tests.support import in_background, until
@@ -100,7 +100,8 @@ class Outcome(msgspec.Struct, kw_only=True):
         faults = ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items()))
         return (
             f"seed {self.seed}: {self.events} events, {sum(self.faults.values())} faults ({faults}), "
-            f"{self.lost} messages lost to faults, {self.late} late, {len(self.violations)} violations, {self.seconds:.0f} s"
+            f"{self.lost} messages lost to faults, {self.late} late, "
+            f"{len(self.violations)} violations, {self.seconds:.0f} s"
         )
 
 
@@ -113,13 +114,22 @@ class ChaosCluster(PgCluster):
         stopped = {record.pid for record in records if record.what == "stopped"}
         graceful = {(r.host, r.epoch) for r in records if r.pid in stopped and r.what in ("state", "init")}
         fenced = self.fenced()
-        # A host that loses its lease is cut off from the others, whatever was the cause.
+        # A host that loses its lease is cut off from the others, whatever was the cause; and a busy one may cut its old
+        # connections when it is in its next life already.
         lost = [
-            Fault(at - LEASE - BEFORE, at + AFTER, (host,))
+            Fault(at - LEASE - BEFORE, max(at, self._active_after(records, host, epoch)) + AFTER, (host,))
             for (host, epoch), at in fenced.items()
             if (host, epoch) not in graceful or self._rejoined(host, epoch, fenced)
         ]
         return Judge(records, fenced, [*self.faults, *lost], self.killed)
+
+    @staticmethod
+    def _active_after(records: list[Record], host: str, epoch: int) -> float:
+        """Return when a host was active again after one of its lives, 0 if it never was."""
+        later = (
+            r.t for r in records if r.what == "state" and r.host == host and r.epoch > epoch and r.note == "active"
+        )
+        return min(later, default=0.0)
 
     def _rejoined(self, host: str, epoch: int, fenced: dict[tuple[str, int], float]) -> bool:
         """Tell whether a life was followed by another one of the same process."""
@@ -300,8 +310,8 @@ class Run:
     def _link(self, step: Step, proxy: Proxy, what: str) -> None:
         since = boottime()
         self._way(proxy, what, step.seconds)
-        if what != "slow":
-            self._cluster.faults.append(Fault(since - BEFORE, boottime() + AFTER, (step.host, step.other)))
+        # A slow one as well: a host that stops does not wait for what takes longer than its goodbye.
+        self._cluster.faults.append(Fault(since - BEFORE, boottime() + AFTER, (step.host, step.other)))
 
     def _kill(self, name: str, seconds: float) -> None:
         host = self._cluster.hosts.pop(name)
