@@ -92,6 +92,10 @@ def test_three_hosts_as_getting_started_starts_them(tmp_path: Path) -> None:
                 break
             assert time.monotonic() < deadline, "the dashboard does not see all three"
             time.sleep(0.2)
+        for host in hosts[1:]:  # its second line comes from where Ctrl+C is expected
+            assert host.stdout is not None
+            assert host.stdout.readline().startswith("dashboard of all three")
+            assert host.stdout.readline()
         for host in hosts:
             host.send_signal(signal.SIGINT)
         for host in hosts:
