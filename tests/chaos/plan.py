@@ -75,9 +75,7 @@ def make_plan(seed: int, seconds: float, hosts: Sequence[str], faults: Sequence[
 def _how_long(fault: str, dice: random.Random) -> float:
     if fault == "burst":
         return dice.uniform(1.1, 1.6) * LEASE
-    if fault == "ring":
-        return dice.uniform(0.5, 2.0) * LEASE
-    if fault == "pause":
+    if fault in ("pause", "ring"):
         return dice.uniform(0.5, 2.0) * LEASE
     if fault == "clock":
         return dice.choice([-1, 1]) * dice.choice([1.0, 60.0, 86400.0])

@@ -54,17 +54,20 @@ def guard(host: Host, lease: Lease) -> LeaseGuard:
     return LeaseGuard("h", host._states, cluster, host._dispatcher, host._closer, router, host.options)
 
 
+def look_at(guard: LeaseGuard, lease: Lease, *states: Health) -> None:
+    for lease.state in states:
+        guard.look()
+
+
 def test_a_lease_that_is_renewed_at_once_leaves_the_host_active(
     host: Host, guard: LeaseGuard, lease: Lease, clock: VirtualClock
 ) -> None:
     """A hub that was held up hears of the lease's end and of its renewal in one go."""
     recorder = Recorder()
     host.register_actor("a", recorder)
-    lease.state = ENDING
-    guard.look()
+    look_at(guard, lease, ENDING)
     assert host.state == "frozen"
-    lease.state = GOOD
-    guard.look()
+    look_at(guard, lease, GOOD)
     assert host.state == "active"
     clock.settle()
     assert host.request(A, "x") == "x", "it is not only called active"
@@ -73,12 +76,10 @@ def test_a_lease_that_is_renewed_at_once_leaves_the_host_active(
 
 def test_a_freeze_takes_no_message_from_the_first_instant(host: Host, guard: LeaseGuard, lease: Lease) -> None:
     host.register_actor("a", Recorder())
-    lease.state = ENDING
-    guard.look()
+    look_at(guard, lease, ENDING)
     with pytest.raises(HostFrozen):
         host.send(A, "x")
-    lease.state = GOOD
-    guard.look()
+    look_at(guard, lease, GOOD)
     host.send(A, "y")
 
 
@@ -86,14 +87,11 @@ def test_frozen_again_before_the_first_freeze_had_its_turn(
     host: Host, guard: LeaseGuard, lease: Lease, clock: VirtualClock
 ) -> None:
     host.register_actor("a", Recorder())
-    for state in (ENDING, GOOD, ENDING):
-        lease.state = state
-        guard.look()
+    look_at(guard, lease, ENDING, GOOD, ENDING)
     clock.settle()
     with pytest.raises(HostFrozen):
         host.send(A, "x")
-    lease.state = GOOD
-    guard.look()
+    look_at(guard, lease, GOOD)
     host.send(A, "y")
     clock.settle()
     assert_balanced(host.metrics)
