@@ -98,3 +98,34 @@ def test_nothing_is_patched_and_who_has_not_patched_is_told_how_to(tmp_path: Pat
     done = pytest_in(tmp_path)
     assert "1 passed, 2 errors" in done.stdout
     assert "    from theatre_gevent import monkey\n    monkey.patch_all()\n" in done.stdout.replace("E   ", "")
+
+
+def test_a_patched_worker_of_execnet_waits_for_more(tmp_path: Path) -> None:
+    """One worker in ten of a short run had ended with a LoopExit instead, after its tests had passed."""
+    patch = (
+        "from theatre_gevent import monkey; monkey.patch_all()\n"
+        "from theatre_gevent.testing.xdist import rest_natively\n"
+        "rest_natively(channel.gateway)\n"
+        "channel.send('patched')\n"
+    )
+    script = tmp_path / "master.py"
+    script.write_text(
+        "import time, execnet\n"
+        "gateway = execnet.makegateway('popen')\n"
+        f"first = gateway.remote_exec({patch!r})\n"
+        "print(first.receive(20), flush=True)\n"
+        "first.waitclose(20)\n"
+        "time.sleep(0.3)  # until it waits\n"
+        "second = gateway.remote_exec('channel.send(\"works on\")')\n"
+        "print(second.receive(20), flush=True)\n"
+        "second.waitclose(20)\n"
+        "time.sleep(0.3)\n"
+        "execnet.default_group.terminate(10)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=50, check=False, cwd=tmp_path
+    )
+    assert done.stdout.split("\n") == ["patched", "works on", ""]
+    assert done.stderr == ""
+    assert done.returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event
 
@@ -179,6 +180,35 @@ def test_a_zombie_of_a_frozen_host_reaches_nobody(
     assert recorder.of(B) == []
     assert host.request(A, "still there") == "still there"
     assert_balanced(host.metrics)
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_zombie_ends_with_its_handler(make_host: MakeHost, clock: VirtualClock, waiting: int) -> None:
+    """Its worker had taken other work instead, and so its actor was never given back."""
+    host = make_host(freeze_grace_period=1)
+    host.register_actor("a", Recorder())
+    go = Event()
+    zombies: list[gevent.Greenlet[..., Any]] = []
+
+    def stubborn(ctx: Context) -> None:
+        zombies.append(gevent.getcurrent())
+        while not go.is_set():
+            try:
+                go.wait()
+            except BaseException:
+                pass
+
+    host.request(A, "comes to be, and waits")
+    for body in (stubborn, *["and one more"] * waiting):
+        host.send(A, body)
+    clock.settle()
+    assert freeze(host, clock) <= 3
+    host.unfreeze()
+    assert [zombie.dead for zombie in zombies] == [False]
+    go.set()
+    clock.settle()
+    assert [zombie.dead for zombie in zombies] == [True]
+    assert host.request(A, "others work on") == "others work on"
 
 
 def test_cancelled_is_a_new_event_after_unfreeze(host: Host, clock: VirtualClock, recorder: Recorder) -> None:

@@ -201,6 +201,7 @@ class Closer:
         for worker, ref in stuck:
             # Nobody else may have the actor before its handler has ended, though that may take long.
             worker.link(partial(_let_go, registry, ref))
+            worker.desk.dismissed = True
             if worker is not me:
                 worker.kill(block=False)
         if not self._wait_until(lambda: all(w.dead or w is me for w in workers), _KILL_TIMEOUT):

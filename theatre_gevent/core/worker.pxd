@@ -24,6 +24,7 @@ cdef class Desk:
     cdef public Activation activation
     cdef public Context ctx
     cdef public Request back
+    cdef public bint dismissed
 
     @cython.locals(
         ready=Fifo, parked=list, backpressure=Backpressure, deferred=DeferredReplies, lines=dict,

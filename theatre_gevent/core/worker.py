@@ -65,9 +65,10 @@ class Desk:
         activation: Whose turn it is; None while parked.
         ctx: The message that is being handled.
         back: The request in the inbox on whose behalf the worker was switched to directly.
+        dismissed: True if the worker was killed: whatever its handler makes of that, it takes no more work after it.
     """
 
-    __slots__ = ("activation", "back", "ctx", "dispatcher", "work", "worker")
+    __slots__ = ("activation", "back", "ctx", "dismissed", "dispatcher", "work", "worker")
 
     def __init__(self, worker: Worker, dispatcher: Dispatcher) -> None:
         self.worker = worker
@@ -76,6 +77,7 @@ class Desk:
         self.activation: Activation | None = None
         self.ctx: Context | None = None
         self.back: Request | None = None
+        self.dismissed = False
 
     def run(self) -> None:
         """Work for as long as there is something to do from time to time."""
@@ -129,8 +131,10 @@ class Desk:
                 elif type(ctx) is not Context and ctx.result is OPEN and activation.worker is worker:
                     deferred.add(activation, ctx)
                 if activation.inbox is None:
-                    if activation.worker is worker:  # else it has ended
+                    if activation.worker is worker:
                         activation.worker = None
+                    elif self.dismissed:  # else it has ended by itself
+                        return
                 else:
                     self.release(activation)
                 if request is not None and request.in_hand and request.result is not OPEN:
@@ -140,6 +144,8 @@ class Desk:
                 dispatcher.accept_limit = dispatcher.received + dispatcher.headroom
                 if backpressure.room is not None:
                     backpressure.grant(1)
+            elif self.dismissed:
+                return
             elif self.back is not None:
                 back, self.back = self.back, None
                 if back.in_hand and back.result is not OPEN:

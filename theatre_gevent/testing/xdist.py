@@ -3,8 +3,8 @@
 A native thread of the worker takes the orders that its master sends, and the main thread waits for them with an event.
 That one is made after the patch, so it waits in the hub, where nothing else is left to wait for: gevent calls this a
 deadlock (LoopExit). So the event and its lock are put back to what they are in an unpatched process, and so are the
-events that execnet makes later, to wait for the end of that thread. Tests still run in the main greenlet of the main
-thread, which they would not with execnet's own mode for gevent.
+events with which execnet waits for the next piece of work, and for the end of that thread. Tests still run in the main
+greenlet of the main thread, which they would not with execnet's own mode for gevent.
 """
 
 from __future__ import annotations
@@ -63,10 +63,22 @@ def wait_natively(config: pytest.Config) -> bool:
         orders: Any = getattr(plugin, "torun", None)
         if hasattr(orders, "_lock") and hasattr(orders, "_has_items_event"):
             # With execnet's mode for gevent the orders come by a greenlet of this very thread.
-            execmodel = plugin.channel.gateway.execmodel
-            if execmodel.backend != "gevent" and not isinstance(orders._has_items_event, NativeEvent):
+            gateway = plugin.channel.gateway
+            if gateway.execmodel.backend != "gevent" and not isinstance(orders._has_items_event, NativeEvent):
                 orders._lock = get_original("_thread", "RLock")()
                 orders._has_items_event = NativeEvent()
-                execmodel.Event = NativeEvent
+                rest_natively(gateway)
             return True
     return False
+
+
+def rest_natively(gateway: Any) -> None:
+    """Replace what the main thread waits with once it has done its piece of work for `gateway`, as it does now."""
+    gateway.execmodel.Event = NativeEvent
+    more = getattr(gateway._execpool, "_primary_thread_task_ready", None)
+    if more is not None:
+        # A local variable of execnet's keeps this event: it can't be replaced, only what it does.
+        event = NativeEvent()
+        if more.is_set():
+            event.set()
+        more.set, more.clear, more.is_set, more.wait = event.set, event.clear, event.is_set, event.wait
