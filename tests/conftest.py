@@ -4,6 +4,7 @@ from theatre_gevent import monkey
 
 monkey.patch_all()
 
+import signal  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -16,6 +17,10 @@ from tests.support import assert_balanced, run_in_steps  # noqa: E402
 from theatre_gevent import DeadLetter, Host, SystemClock  # noqa: E402
 from theatre_gevent.testing import VirtualClock  # noqa: E402
 from theatre_gevent.testing.xdist import wait_natively  # noqa: E402
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl+C, and so would the programs that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example takes as long as the machine lets it: how fast code is, benchmarks say.
 settings.register_profile("theatre_gevent", deadline=None)

@@ -188,7 +188,7 @@ def test_a_zombie_ends_with_its_handler(make_host: MakeHost, clock: VirtualClock
     host = make_host(freeze_grace_period=1)
     host.register_actor("a", Recorder())
     go = Event()
-    zombies: list[gevent.Greenlet[..., Any]] = []
+    zombies: list[Any] = []
 
     def stubborn(ctx: Context) -> None:
         zombies.append(gevent.getcurrent())

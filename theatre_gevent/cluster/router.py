@@ -131,8 +131,10 @@ class ClusterRouter:
         """Look for actors anew, for those at one host or for all. What their ways were stays known for a while."""
         now = self.dispatcher.now
         gone = self._ways
-        self._ways = {}
-        if host_id is not None:
+        if host_id is None:
+            self._ways = {}
+            self._ways_until = now + self._ttl
+        else:
             self._ways = {ref: link for ref, link in gone.items() if link.host_id != host_id}
             gone = {ref: link for ref, link in gone.items() if link.host_id == host_id}
         if now >= self._old_until or len(self._old_ways) >= _MAX_WAYS:
@@ -227,7 +229,6 @@ class ClusterRouter:
         now = self.dispatcher.now
         if now >= self._ways_until or len(self._ways) >= _MAX_WAYS:
             self._forget_ways()
-            self._ways_until = now + self._ttl
         self._ways[ref] = link
 
     def known(self, ref: Ref) -> str | None:
