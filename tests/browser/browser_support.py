@@ -83,9 +83,10 @@ class SomeCluster:
     def __enter__(self) -> Self:
         for name in self._names:
             self.hosts[name] = SomeHost(host_id=name, listen="127.0.0.1:0", idle_timeout=3600, **self._options)
-        peers = {name: host.address for name, host in self.hosts.items()}
-        for host in self.hosts.values():
-            host.do(peers=peers)
+        if "dsn" not in self._options:  # which tells them of each other
+            peers = {name: host.address for name, host in self.hosts.items()}
+            for host in self.hosts.values():
+                host.do(peers=peers)
         return self
 
     def __getitem__(self, name: str) -> SomeHost:

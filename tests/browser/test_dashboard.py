@@ -236,10 +236,19 @@ def test_the_log_is_filtered(page: Page) -> None:
 @pytest.mark.parametrize("width", [360, 768, 1024])
 def test_nothing_is_cut_off_on_a_phone(page: Page, width: int) -> None:
     page.size(width, 800)
-    for name in [*PAGES, "actor?type=account&id=ann", "hosts?host=b"]:
+    filled = {
+        "overview": "#host-cards .badge",
+        "hosts": "#hosts-table .badge",
+        "actors": "#actors-table tbody td.id",
+        "schedules": "#schedules-table tbody td",
+        "log": "#log li",
+        "actor?type=account&id=ann": "#actor-messages",
+        "hosts?host=b": "#host-detail .card",
+    }
+    assert filled.keys() > set(PAGES)
+    for name, what in filled.items():
         page.go(name)
-        wait(lambda: page.text("main h1") and page.text("#health"))
-        wait(lambda: len(page.all("main .card")) > 0)
+        wait(lambda what=what: page.text(what) not in ("", "\N{EN DASH}"))  # type: ignore[misc]
         assert page.js("return document.documentElement.scrollWidth") <= width, name
         assert page.js("return document.querySelector('.pages a').getBoundingClientRect().height") > 0
 
@@ -355,6 +364,20 @@ def test_a_killed_host_turns_red(browser: Chrome) -> None:
         cluster["a"].kill()
         wait(lambda: page.text("#health") == "no answer")
         wait(lambda: "does not answer" in page.text("#alerts"))
+
+
+def test_leases_are_shown(browser: Chrome, dsn: str) -> None:
+    page = Page(browser)
+    page.size(1400, 950)
+    with SomeCluster("ab", dsn=dsn, lease_duration=6, poll_interval=0.5) as cluster:
+        page.open(cluster["a"])
+        wait(lambda: page.texts("#host-cards .badge") == ["active", "active"])
+        lease = "#host-cards article[data-host=b] [aria-label='What is left of the lease']"
+        wait(lambda: re.fullmatch(r"lease [2-6](\.\d)? s", page.text(lease)))
+        share = "return Number(document.querySelector(arguments[0]).getAttribute('aria-valuenow'))"
+        assert 30 < page.js(share, lease) <= 100
+        assert page.all(lease)[0].is_displayed()
+        assert re.search(r"epoch \d+", page.text("#host-cards article[data-host=b] .epoch"))
 
 
 def test_the_token_is_asked_for(browser: Chrome) -> None:

@@ -21,6 +21,7 @@ from theatre_gevent import Host, Ref, RemoteActorError, SystemClock, TheatreErro
 from theatre_gevent._version import __version__
 from theatre_gevent.admin.prometheus import GAUGES
 from theatre_gevent.admin.views import VIEWS
+from theatre_gevent.inspection import STUCK
 from theatre_gevent.metrics import METRICS
 
 ADMIN = "127.0.0.1:0"
@@ -38,6 +39,16 @@ def alone() -> Iterator[Host]:
     with Host(host_id="alone", admin_addr=ADMIN) as host:
         host.register_actor("x", lambda ctx: ctx.reply(ctx.message))
         yield host
+
+
+class Ahead(SystemClock):
+    """A clock that can be ahead of the timers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        real = self.monotonic
+        self.seconds = 0.0
+        self.monotonic = lambda: real() + self.seconds
 
 
 def age(stamp: str) -> float:
@@ -323,6 +334,19 @@ def test_health_and_readiness(cluster: Cluster) -> None:
         ask(host, "/healthz")
 
 
+def test_a_hub_that_is_stuck_is_not_well() -> None:
+    """The timer that should have come ten seconds ago has not, by the host's own clock."""
+    clock = Ahead()
+    with Host(host_id="stuck", admin_addr=ADMIN, clock=clock) as host:
+        assert ask(host, "/healthz").status == 200
+        clock.seconds = STUCK + 5
+        reply = ask(host, "/healthz")
+        assert reply.status == 503
+        assert re.fullmatch(r"the hub was blocked for 1[45]\.\d s", reply.data["reason"])
+        clock.seconds = 0.0
+        until(lambda: ask(host, "/healthz").status == 200)
+
+
 # -- the whole cluster -------------------------------------------------------------------------------------------
 
 
@@ -457,7 +481,7 @@ def test_unknown_addresses_are_not_found(alone: Host, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [*(view.path for view in VIEWS), "/metrics", "/healthz", "/readyz", "/"])
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_wrong_methods_are_refused(alone: Host, path: str, method: str) -> None:
     reply = ask(alone, path, method)
     assert reply.status == 405

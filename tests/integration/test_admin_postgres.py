@@ -63,6 +63,16 @@ def test_leases_epochs_and_owners(pair: tuple[Host, Host]) -> None:
     assert nobody["found"] is False
 
 
+def test_a_host_whose_lease_is_short_gets_no_work(pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keeper freezes it at that very moment by a reading of its own; who asks before that is told as well."""
+    cluster = pair[0]._cluster
+    monkeypatch.setattr(type(cluster), "remaining_lease", lambda self: 0.4 if self is cluster else 5.0)
+    reply = ask(pair[0], "/readyz")
+    assert reply.status == 503
+    assert reply.data["reason"] == "the lease has 0.4 s left, less than the safety margin of 1 s"
+    assert ask(pair[1], "/readyz").status == 200
+
+
 def test_a_host_that_left_is_not_listed(pair: tuple[Host, Host]) -> None:
     a, b = pair
     assert [entry["answered"] for entry in get(a, "/cluster/all-status")["hosts"]] == [True, True]

@@ -9,14 +9,16 @@ from io import BytesIO
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+import gevent
 import pytest
 import ujson
 from gevent import get_hub
 
+from tests.conftest import MakeHost
 from tests.integration.admin_support import ask, get
 from tests.integration.cluster_support import Cluster
 from tests.support import until
-from theatre_gevent import Host, InvalidOption, Ref
+from theatre_gevent import Context, Host, InvalidOption, Ref, SystemClock
 from theatre_gevent.admin import guard
 from theatre_gevent.admin.guard import make_proof
 
@@ -366,3 +368,31 @@ def test_it_can_be_served_by_another_thread(real_host: Host) -> None:
     assert ujson.loads(actors[1])["total"] == 1
     assert b"theatre_actors_active 1.0" in metrics[1]
     assert health[0] == 200
+
+
+def test_a_freeze_by_another_thread_waits_for_the_handlers(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had been answered with 503 where they took longer than the answer to a question may."""
+    monkeypatch.setattr("theatre_gevent.inspection._CALL_TIMEOUT", 0.2)
+    host = make_host(clock=SystemClock(), admin_token=TOKEN)
+    ended: list[str] = []
+
+    def slow(ctx: Context) -> None:
+        if ctx.message == "slow":
+            ctx.cancelled.wait(10)
+            gevent.sleep(0.6)
+            ended.append("by itself")
+
+    host.register_actor("x", slow)
+    host.send(Ref("x", "1"), "slow")
+    until(lambda: host.metrics.snapshot()["messages_received"] == 1)
+    order = {
+        "REQUEST_METHOD": "POST",
+        "HTTP_AUTHORIZATION": BEARER["Authorization"],
+        "CONTENT_TYPE": JSON["Content-Type"],
+    }
+    answer = get_hub().threadpool.spawn(lambda: call(host.admin_app, "/cluster/freeze", **order)).get()
+    assert answer is not None
+    assert (answer[0], ujson.loads(answer[1])) == (202, {"host_id": host.host_id, "state": "frozen"})
+    assert ended == ["by itself"]

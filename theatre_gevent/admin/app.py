@@ -13,7 +13,7 @@ import ujson
 
 from ..errors import HostNotRunning, TheatreError
 from ..logs import fields
-from .guard import Guard, Refusal
+from .guard import DRAIN_PATH, FREEZE_PATH, Guard, Refusal
 from .parameters import BadParameter, read
 from .peers import HOST_HEADER, Peers
 from .prometheus import new_registry, render
@@ -71,8 +71,8 @@ class Application:
         app.route("/metrics", "GET", self._metrics)
         app.route("/healthz", "GET", lambda: self._health(self._view.stuck))
         app.route("/readyz", "GET", lambda: self._health(self._view.unready))
-        app.route("/cluster/drain", "POST", lambda: self._order(self._drain))
-        app.route("/cluster/freeze", "POST", lambda: self._order(self._freeze))
+        app.route(DRAIN_PATH, "POST", lambda: self._order(lambda: self._view.run(self._drain)))
+        app.route(FREEZE_PATH, "POST", lambda: self._order(self._freeze))
         app.route("/", "GET", lambda: self._file("index.html"))
         app.route("/static/<name:path>", "GET", self._file)
         app.default_error_handler = self._error
@@ -181,7 +181,7 @@ class Application:
         except ValueError:
             return self._json({"error": "the body must be empty or {}"}, 400)
         try:
-            return self._json({"host_id": self._view.host_id, "state": self._view.run(carry_out)}, 202)
+            return self._json({"host_id": self._view.host_id, "state": carry_out()}, 202)
         except HostNotRunning as error:
             return self._json({"error": str(error)}, 409)
         except TheatreError as error:

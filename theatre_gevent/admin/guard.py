@@ -24,6 +24,10 @@ PROOF_SCHEME = "Theatre-Peer"
 OPEN_PATHS = ("/healthz", "/readyz")
 """Answered without a token: they say one line, and who asks them often can't send headers."""
 
+DRAIN_PATH, FREEZE_PATH = "/cluster/drain", "/cluster/freeze"
+ORDER_PATHS = (DRAIN_PATH, FREEZE_PATH)
+"""All that a POST can change."""
+
 
 class Refusal(NamedTuple):
     """Status code and text of an answer to who may not ask."""
@@ -71,7 +75,7 @@ class Guard:
             if name and not self._is_known(name):  # browsers always send one
                 text = f"the Host header says {name[:100]!r}: without an admin_token"
                 return Refusal(403, f"{text}, only IP addresses and this machine's names are answered")
-        if method == "POST":
+        if method == "POST" and path in ORDER_PATHS:
             return self._refuse_order(environ)
         if self._token is None or path in OPEN_PATHS or _is_static(path):
             return None

@@ -143,7 +143,7 @@ class HostView(Protocol):
         """Begin to stop the host."""
 
     def freeze(self) -> None:
-        """Freeze the host.
+        """Freeze the host, and wait for its handlers; from any thread.
 
         Raises:
             HostNotRunning: It can't.

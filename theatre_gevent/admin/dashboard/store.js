@@ -52,20 +52,23 @@ export function quantile(bounds, counts, share) {
   return bounds[bounds.length - 1];
 }
 
+// A host of another version may not count everything: what it lacks is not shown.
 function readRates(host, status) {
   const before = host.last;
   const again = !before || before.epoch !== status.epoch || status.uptime_ms < before.uptime_ms;
   const seconds = again ? 0 : (status.uptime_ms - before.uptime_ms) / 1000;
   for (const [name, chart] of Object.entries(CHARTS)) {
     if (chart.gauge) {
-      host.rates[name] = status.metrics[chart.gauge];
+      host.rates[name] = status.metrics?.[chart.gauge] ?? null;
     } else {
-      const grown = seconds > 0 ? (status.metrics[chart.counter] - before.metrics[chart.counter]) / seconds : null;
-      host.rates[name] = grown === null ? null : Math.max(0, grown);
+      const grown = seconds > 0 ? (status.metrics?.[chart.counter] - before.metrics?.[chart.counter]) / seconds : NaN;
+      host.rates[name] = Number.isNaN(grown) ? null : Math.max(0, grown);
     }
   }
-  const counts = status.handling.counts;
-  host.handled = again ? null : counts.map((value, index) => Math.max(0, value - before.handling.counts[index]));
+  const counts = status.handling?.counts;
+  const counted = before?.handling?.counts;
+  host.handled = again || !counts || !counted ? null
+    : counts.map((value, index) => Math.max(0, value - (counted[index] ?? 0)));
   host.last = status;
 }
 
@@ -104,7 +107,7 @@ function addPoint(now) {
   for (const host of all) {
     for (const name of Object.keys(CHARTS)) host.series[name].push(host.rates[name] ?? null);
   }
-  const bounds = all.find((host) => host.last)?.last.handling.bounds_ms ?? [];
+  const bounds = all.find((host) => host.last?.handling)?.last.handling.bounds_ms ?? [];
   const fresh = new Array(bounds.length + 1).fill(0);
   for (const host of all) host.handled?.forEach((value, index) => { fresh[index] += value; });
   recent.push(fresh);
