@@ -375,6 +375,7 @@ def test_a_freeze_by_another_thread_waits_for_the_handlers(
 ) -> None:
     """It had been answered with 503 where they took longer than the answer to a question may."""
     monkeypatch.setattr("theatre_gevent.inspection._CALL_TIMEOUT", 0.2)
+    monkeypatch.setattr("theatre_gevent.core.threads._GRACE", 0.1)
     host = make_host(clock=SystemClock(), admin_token=TOKEN)
     ended: list[str] = []
 
