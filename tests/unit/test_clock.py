@@ -145,6 +145,28 @@ def test_an_interrupted_virtual_sleep_leaves_no_timer(clock: VirtualClock) -> No
     assert clock.pending_timers() == 0
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("odd"),
+        pytest.fail.Exception("no"),
+        pytest.skip.Exception("not here"),
+        gevent.Timeout(1),
+        SystemExit(3),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_function_raises_comes_out_of_run(clock: VirtualClock, error: BaseException) -> None:
+    def wait_and_raise() -> None:
+        clock.sleep(60)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        clock.run(wait_and_raise)
+    assert caught.value is error
+    assert clock.pending_timers() == 0
+
+
 @pytest.mark.parametrize("bad", [-1, -0.001, float("nan")])
 def test_time_does_not_run_backwards(clock: VirtualClock, bad: float) -> None:
     with pytest.raises(ValueError, match="0 seconds or more"):

@@ -122,16 +122,16 @@ class VirtualClock:
             What the function returns.
 
         Raises:
-            Exception: What the function raises.
+            BaseException: What the function raises, be it an outcome such as that of `pytest.fail`.
             RuntimeError: It waited still after `at_most`, or for something that no timer will bring; or as `advance`.
         """
         results: list[T] = []
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
 
         def call() -> None:
             try:
                 results.append(function(*args))
-            except Exception as error:  # noqa: BLE001 - raised in the caller
+            except BaseException as error:  # noqa: BLE001 - raised in the caller
                 errors.append(error)
 
         task = gevent.spawn(call)
