@@ -19,7 +19,17 @@ import psycopg2
 from bottle import Bottle, HTTPError, request
 from gevent.queue import LifoQueue
 
-from theatre_gevent import Context, Host, HostNotRunning, Initialize, NoOwner, Ref, RemoteActorError, RequestTimeout
+from theatre_gevent import (
+    Context,
+    Host,
+    HostNotRunning,
+    InboxFull,
+    Initialize,
+    NoOwner,
+    Ref,
+    RemoteActorError,
+    RequestTimeout,
+)
 
 PATIENCE = 20.0
 """Seconds that a client may wait: more than it takes until a dead worker's carts come alive elsewhere."""
@@ -113,7 +123,7 @@ def ask(cart: str, body: object) -> Any:
         left = max(0.1, deadline - time.monotonic())
         try:
             return host.request(ref, body, timeout=min(ATTEMPT, left))
-        except (RequestTimeout, NoOwner, HostNotRunning, RemoteActorError) as error:
+        except (RequestTimeout, InboxFull, NoOwner, HostNotRunning, RemoteActorError) as error:
             if time.monotonic() >= deadline:
                 raise HTTPError(503, f"{ref} does not answer: {error}") from error
         time.sleep(0.1)
