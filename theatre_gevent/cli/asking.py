@@ -24,28 +24,48 @@ def status(given: Namespace, say: Callable[[str], None]) -> None:
     """Show the hosts of a cluster.
 
     Raises:
-        CommandError: The server does not answer, or refuses.
+        CommandError: The server does not answer, refuses, or is no admin server.
     """
-    answer = _ask(given, "/cluster/all-status", {})
-    if given.json:
-        say(ujson.dumps(answer, escape_forward_slashes=False))
-        return
-    rows: list[tuple[str, ...]] = [("HOST", "STATE", "EPOCH", "LEASE", "ACTORS", "QUEUED", "ADDRESS", "ADMIN", "NOTE")]
-    rows += [_host(entry) for entry in answer["hosts"]]
-    _table(rows, say)
+    _show(given, "hosts", _ask(given, "/cluster/all-status", {}), _hosts, say)
 
 
 def actors(given: Namespace, say: Callable[[str], None]) -> None:
     """Show a page of the active actors of a cluster.
 
     Raises:
-        CommandError: The server does not answer, or refuses.
+        CommandError: The server does not answer, refuses, or is no admin server.
     """
     wanted = {"type": given.type, "prefix": given.prefix, "limit": given.limit, "after": given.after}
     answer = _ask(given, "/cluster/all-actors", {name: value for name, value in wanted.items() if value is not None})
-    if given.json:
-        say(ujson.dumps(answer, escape_forward_slashes=False))
-        return
+    _show(given, "actors", answer, _page, say)
+
+
+def _show(
+    given: Namespace,
+    name: str,
+    answer: dict[str, Any],
+    lines: Callable[[dict[str, Any]], list[str]],
+    say: Callable[[str], None],
+) -> None:
+    """Say an answer, which has a list called `name`, as it is or in lines."""
+    try:
+        if not isinstance(answer[name], list):
+            raise TypeError(name)
+        shown = [ujson.dumps(answer, escape_forward_slashes=False)] if given.json else lines(answer)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # any server may answer with JSON
+        raise CommandError(
+            f"what answers at {_base(given.url)} is no admin server, or one of another version"
+        ) from None
+    for line in shown:
+        say(line)
+
+
+def _hosts(answer: dict[str, Any]) -> list[str]:
+    rows: list[tuple[str, ...]] = [("HOST", "STATE", "EPOCH", "LEASE", "ACTORS", "QUEUED", "ADDRESS", "ADMIN", "NOTE")]
+    return _table([*rows, *map(_host, answer["hosts"])])
+
+
+def _page(answer: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = [("ACTOR", "HOST", "STATE", "MESSAGES", "ERRORS", "QUEUED", "LAST MESSAGE")]
     rows += [
         (
@@ -54,12 +74,11 @@ def actors(given: Namespace, say: Callable[[str], None]) -> None:
         )
         for entry in answer["actors"]
     ]  # fmt: skip
-    _table(rows, say)
-    say(f"{len(answer['actors'])} of {answer['total']} actors")
-    for silent in answer["silent"]:
-        say(f"host {silent['host_id']} does not answer: {silent['error']}")
+    lines = [*_table(rows), f"{len(answer['actors'])} of {answer['total']} actors"]
+    lines += [f"host {silent['host_id']} does not answer: {silent['error']}" for silent in answer["silent"]]
     if answer["next"]:
-        say(f"more with --after {answer['next']}")
+        lines.append(f"more with --after {answer['next']}")
+    return [_printable(line) for line in lines]
 
 
 def _host(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -78,11 +97,10 @@ def _host(entry: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[tuple[str, ...]], say: Callable[[str], None]) -> None:
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     shown = [tuple(_printable(cell) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for row in shown:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
 
 
 def _printable(text: str) -> str:
@@ -127,11 +145,15 @@ def _base(url: str) -> str:
 
 
 def _refused(base: str, error: HTTPError) -> CommandError:
-    said = _json(error.read(_LARGEST)) or {}
+    try:
+        body = error.read(_LARGEST)
+    except (OSError, http.client.HTTPException):
+        body = b""  # the status says enough
+    said = _json(body) or {}
     text = said.get("error") or f"{error.code} {error.reason}"
     if error.code == 401:
         return UsageMistake(f"{base} needs its token: give the right --admin-token, or set THEATRE_ADMIN_TOKEN")
-    return CommandError(f"{base} refuses: {text}", 2 if error.code == 400 else 1)
+    return CommandError(f"{base} refuses: {_printable(str(text))}", 2 if error.code == 400 else 1)
 
 
 def _json(body: bytes) -> dict[str, Any] | None:
