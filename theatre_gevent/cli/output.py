@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from theatre_gevent.clock import SystemClock
 from theatre_gevent.journal import iso
@@ -22,7 +22,8 @@ class Output:
 
     Args:
         errors: Writes to stderr.
-        log_format: `json`: what hosts write to stderr that is no JSON object is made one, with the host's id.
+        log_format: `json`: what hosts write to stderr that is no JSON object is made one, with the host's id. A line
+            that is too long becomes several, whose `message` and `piece`, 1 and up, tell what it was.
     """
 
     def __init__(self, errors: Writer, log_format: str) -> None:
@@ -32,13 +33,13 @@ class Output:
 
     def pass_on(self, pipe: IO[bytes], host_id: str, *, is_log: bool) -> None:
         """Pass on what comes through a pipe until its end."""
-        for line in _lines(pipe):
+        for piece in _pieces(pipe):
             if not self._json:
-                line = b"%s | %s\n" % (host_id.encode(), line)
-            elif is_log and not line.startswith(b"{"):
-                line = _as_record(line, host_id)
+                line = b"%s | %s\n" % (host_id.encode(), piece.text)
+            elif is_log and (piece.number or not _is_object(piece.text)):
+                line = _as_record(piece, host_id)
             else:
-                line += b"\n"
+                line = piece.text + b"\n"
             (self._errors if is_log else self._printed).put(line)
 
     def flush(self) -> None:
@@ -46,19 +47,48 @@ class Output:
         self._printed.flush()
 
 
-def _lines(pipe: IO[bytes]) -> Iterator[bytes]:
-    while line := pipe.readline(_LONGEST):
-        yield line.rstrip(b"\r\n")
+class _Piece(NamedTuple):
+    """A line, or a piece of one that is too long.
+
+    Attributes:
+        text: It, without the line's end.
+        number: 1 and up for the pieces of a line, 0 for a whole one.
+    """
+
+    text: bytes
+    number: int
 
 
-def _as_record(line: bytes, host_id: str) -> bytes:
-    """Return a record for a line that no logger wrote: a traceback of the interpreter, say."""
-    record = {
+def _pieces(pipe: IO[bytes]) -> Iterator[_Piece]:
+    number = 0
+    while read := pipe.readline(_LONGEST):
+        text = read.rstrip(b"\r\n")
+        ended = read.endswith(b"\n")
+        if number or not (ended or len(read) < _LONGEST):
+            number += 1
+        if text or not number:  # else the end of a line that was cut just before it
+            yield _Piece(text, number)
+        if ended:
+            number = 0
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return line.startswith(b"{") and isinstance(json.loads(line.decode()), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _as_record(piece: _Piece, host_id: str) -> bytes:
+    """Return a record for what is none: a traceback of the interpreter, say, or a piece of a record."""
+    record: dict[str, Any] = {
         "time": iso(SystemClock().time()),
         "level": "ERROR",
         "logger": "stderr",
-        "message": line.decode(errors="replace"),
+        "message": piece.text.decode(errors="replace"),
         "host": host_id,
         "ref": None,
     }
+    if piece.number:
+        record["piece"] = piece.number
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
