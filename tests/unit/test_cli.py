@@ -11,7 +11,7 @@ import pytest
 from theatre_gevent.cli.arguments import parse
 from theatre_gevent.cli.errors import UsageMistake
 from theatre_gevent.cli.main import main
-from theatre_gevent.cli.run import counted_up, delay, plan
+from theatre_gevent.cli.run import STEADY, Backoff, counted_up, delay, plan
 
 COMMANDS = ("run", "status", "actors", "migrate", "playground")
 
@@ -28,6 +28,14 @@ def test_options_come_from_arguments_then_the_environment_then_defaults() -> Non
     assert parse(["status"], {"THEATRE_URL": "http://other:1"}).url == "http://other:1"
 
 
+def test_the_name_of_hosts_is_not_one_of_the_playgrounds() -> None:
+    environ = {"THEATRE_NAME": "shop"}
+    assert parse(["run", "x:y"], environ).name == "shop"
+    assert parse(["playground"], environ).name is None
+    assert parse(["playground"], {"THEATRE_PLAYGROUND": "b"}).name == "b"
+    assert parse(["playground", "c"], {"THEATRE_PLAYGROUND": "b"}).name == "c"
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "complaint"),
     [
@@ -41,6 +49,7 @@ def test_options_come_from_arguments_then_the_environment_then_defaults() -> Non
         (["run", "x:y"], {"THEATRE_NO_MIGRATE": "perhaps"}, "THEATRE_NO_MIGRATE: must be one of 1, true"),
         (["run", "x:y", "--admin", "nowhere"], {}, "argument --admin: it must be 'host:port'"),
         (["run", "x:y", "--drain-timeout", "nan"], {}, "must be a number of seconds, more than 0, got 'nan'"),
+        (["playground"], {"THEATRE_PLAYGROUND": "d"}, "THEATRE_PLAYGROUND: must be one of a, b, c, got 'd'"),
         (["actors", "--limit", "1001"], {}, "must be a whole number from 1 to 1000"),
         (["status", "--jso"], {}, "unrecognized arguments: --jso"),
     ],
@@ -126,6 +135,13 @@ def test_a_host_in_a_container_has_its_own_id_and_tells_others_another_address()
 def test_delays_double_up_to_a_bound() -> None:
     assert [delay(ends) for ends in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 4.0]
     assert delay(7) == delay(1_000_000) == 30.0
+
+
+def test_each_end_lengthens_the_delay_and_a_steady_run_starts_it_anew() -> None:
+    backoff = Backoff()
+    assert [backoff.after(lasted) for lasted in (0.1, 3.0, STEADY)] == [0.5, 1.0, 2.0]
+    assert [backoff.after(lasted) for lasted in (STEADY + 1, 0.1)] == [0.5, 1.0]
+    assert [backoff.after(0.1) for _ in range(1_000)][-1] == 30.0
 
 
 def test_the_version_says_what_runs_and_asking_needs_no_patch() -> None:

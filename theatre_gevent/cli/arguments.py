@@ -240,7 +240,9 @@ def _migrate(parser: Parser) -> Parser:
 
 def _playground(parser: Parser) -> Parser:
     parser.description = "Run three hosts with echo actors until Ctrl+C."
-    parser.option("name", metavar="a|b|c", choices=("a", "b", "c"), env="THEATRE_NAME", help="one of the three alone")
+    parser.option(
+        "name", metavar="a|b|c", choices=("a", "b", "c"), env="THEATRE_PLAYGROUND", help="one of the three alone"
+    )
     parser.option("--dsn", env="THEATRE_DSN", help="connection string of a Postgres, or 'embedded'")
     return parser
 

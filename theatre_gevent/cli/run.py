@@ -48,6 +48,18 @@ def delay(ends: int) -> float:
     return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(ends - 1, 10)))
 
 
+class Backoff:
+    """How long to wait before a process that has ended is started again: longer each time, until one was steady."""
+
+    def __init__(self) -> None:
+        self._ends = 0
+
+    def after(self, lasted: float) -> float:
+        """Return how many seconds to wait after a process that ran for `lasted` seconds."""
+        self._ends = 1 if lasted > STEADY else self._ends + 1
+        return delay(self._ends)
+
+
 def run(given: Namespace) -> int:
     """Run hosts until they are told to stop; return the exit code.
 
@@ -229,8 +241,7 @@ class SupervisedHost:
 
     def run(self) -> None:
         """Run processes one after the other until there is a reason for no more."""
-        stopping, clock = self._supervisor.stopping, SystemClock()
-        ends = 0
+        stopping, clock, backoff = self._supervisor.stopping, SystemClock(), Backoff()
         while not stopping.is_set():
             begun = clock.monotonic()
             code = self._run_once()
@@ -247,16 +258,16 @@ class SupervisedHost:
                 why = self._failure or CommandError(f"host {self.host_id} {ending(code)} before it had started")
                 self._supervisor.fail(why)
                 return
-            ends = 1 if clock.monotonic() - begun > STEADY else ends + 1
+            pause = backoff.after(clock.monotonic() - begun)
             why_again = ending(code) if self._failure is None else f"could not start: {self._failure}"
             log.warning(
                 "host %s %s; it is started again in %g s",
                 self.host_id,
                 why_again,
-                delay(ends),
+                pause,
                 extra=logs.fields(self.host_id),
             )
-            stopping.wait(delay(ends))
+            stopping.wait(pause)
 
     def _run_once(self) -> int:
         """Run one process to its end; return its exit code."""
