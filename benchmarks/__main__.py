@@ -1,4 +1,4 @@
-"""All benchmarks with one command: one table and plots. Set up with `pip install '.[bench]'`."""
+"""All benchmarks with one command: one table and plots. Set up with `pip install -e '.[bench]'`."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import socket
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, TypeVar
 
 import gevent
@@ -34,6 +36,24 @@ def gone(processes: Iterable[psutil.Process]) -> bool:
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 return False
     return True
+
+
+def base_port(offsets: Iterable[int]) -> int:
+    """Return a port such that those at these distances from it are free.
+
+    They lie below the range that systems take ports from for whoever asks for any, as each outgoing connection does: a
+    port of that range may be somebody else's by the time that the program under test wants it.
+    """
+    distances = tuple(offsets)
+    while True:
+        base = random.randrange(10_000, 30_000)
+        with ExitStack() as open_ones:
+            try:
+                for distance in distances:
+                    open_ones.enter_context(socket.socket()).bind(("127.0.0.1", base + distance))
+            except OSError:
+                continue
+            return base
 
 
 def in_background(function: Callable[..., T], *args: Any) -> Greenlet[..., T]:

@@ -71,7 +71,9 @@ def files_of(page: str, folder: Path) -> None:
     for block in blocks(ROOT / page):
         if block.mark == "file":
             assert block.argument
-            (folder / block.argument).write_text(block.source, encoding="utf-8")
+            file = folder / block.argument
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.source, encoding="utf-8")
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,9 @@ from urllib.request import urlopen
 import pytest
 import ujson
 
-from theatre_gevent.cli.run import free_ports
+from tests.support import base_port
 
-from .documents import DOCS, ENVIRONMENT, Block, all_blocks, blocks, files_of, run
+from .documents import DOCS, ENVIRONMENT, PAGES, ROOT, Block, all_blocks, blocks, files_of, run
 
 PYTHON = all_blocks("python")
 STANDING_ALONE = [block for block in PYTHON if block.mark is None]
@@ -55,6 +55,15 @@ def test_pieces_that_are_not_run_are_python_and_say_why() -> None:
         assert block.mark is None or block.argument, f"{block}: what is it for?"
 
 
+def test_what_is_installed_in_a_clone_is_what_runs_there() -> None:
+    """A copy elsewhere is not: programs of the clone import the sources beside them, which were not compiled then."""
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / "examples").rglob("*.md"), ROOT / "benchmarks" / "README.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    installed = re.findall(r"pip install ((?:-\w+ )*)(?:'?\.|'?theatre_gevent)", text)
+    assert len(installed) > 8
+    assert [flags for flags in installed if "-e " not in flags] == []
+
+
 def test_the_service_of_the_operating_page_stops_when_told(tmp_path: Path) -> None:
     files_of("docs/operating.md", tmp_path)
     with ExitStack() as stack:
@@ -68,7 +77,8 @@ def test_the_service_of_the_operating_page_stops_when_told(tmp_path: Path) -> No
 
 def test_three_hosts_as_getting_started_starts_them(tmp_path: Path) -> None:
     program = next(block for block in blocks(DOCS / "getting-started.md") if block.argument == "three.py")
-    source, ports = program.source, free_ports(6)
+    source, base = program.source, base_port(range(6))
+    ports = range(base, base + 6)
     for old, port in zip(("7001", "7002", "7003", "9001", "9002", "9003"), ports, strict=True):
         assert source.count(f"127.0.0.1:{old}") == 1
         source = source.replace(f"127.0.0.1:{old}", f"127.0.0.1:{port}")

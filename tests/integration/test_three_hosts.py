@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 import ujson
 
+from tests.support import base_port
+
 ROOT = Path(__file__).resolve().parents[2]
+PORTS = (0, 1, 2, 10, 11, 12)
+"""What the example uses, from its base port on."""
 SAID = re.compile(r"greeter/\w+ on host ([abc]) to ([abc]): hello, you are number (\d+)\n")
 
 
@@ -28,21 +30,8 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def base_port() -> int:
-    """Return a port after which all those are free that the example uses; none of them is given to others at random."""
-    while True:
-        base = random.randrange(10_000, 30_000)
-        with ExitStack() as open_ones:
-            try:
-                for port in (base, base + 1, base + 2, base + 10, base + 11, base + 12):
-                    open_ones.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return base
-
-
 def test_three_terminals(tmp_path: Path) -> None:
-    base = base_port()
+    base = base_port(PORTS)
     processes = {name: start(tmp_path, name, "--base-port", str(base)) for name in "abc"}
     try:
         for name, process in processes.items():
@@ -86,7 +75,7 @@ def test_a_mistake_is_one_line(arguments: list[str], tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
-    base = base_port()
+    base = base_port(PORTS)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", base))
         taken.listen()
