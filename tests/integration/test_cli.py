@@ -12,17 +12,21 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
 
+import theatre_gevent
+from tests.integration.documents import files_of
 from tests.support import gone
 from theatre_gevent import Host, SystemClock
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import logging
-from theatre_gevent import Ref
+import gevent
+from theatre_gevent import Initialize, Ref, Shutdown
 log = logging.getLogger("shop")
 
 class Cart:
@@ -43,6 +47,33 @@ def work(host):
         host.request(Ref("cart", str(number)), "hello")
     log.info("worked")
 
+def endless(host):
+    host.register_actor("cart", Cart)
+    return ask_for_ever
+
+def ask_for_ever(host):
+    print("asks")
+    while True:
+        host.request(Ref("cart", "1"), "hello")
+
+def slow(host):
+    def handle(ctx):
+        if isinstance(ctx.message, Shutdown):
+            print("shut down")
+        elif not isinstance(ctx.message, Initialize):
+            print("began", ctx.message)
+            while host.state == "active":
+                gevent.sleep(0.01)
+            print("finished", ctx.message)
+
+    def send(host):
+        host.send(Ref("slow", "1"), "one")
+        host.send(Ref("slow", "1"), "two")
+        print("accepted")
+
+    host.register_actor("slow", handle)
+    return send
+
 def bad(host):
     raise RuntimeError("no way")
 
@@ -51,14 +82,15 @@ number = 7
 
 
 class Command:
-    """A `theatre` that runs; what it writes is read as it comes."""
+    """A `theatre` that runs beside shop.py; what it writes is read as it comes."""
 
     def __init__(self, folder: Path, *arguments: str, **environ: str) -> None:
-        (folder / "shop.py").write_text(PROGRAM)
+        # Without what a developer may have set, so that pipes are buffered as they are for everybody.
+        usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "theatre_gevent", *arguments],
             cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+            env={**usual, "PYTHONPATH": str(ROOT), **environ},
         )  # fmt: skip
         self.out: list[str] = []
         self.errors: list[str] = []
@@ -100,6 +132,7 @@ class Command:
 def theatre(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """Starts commands, and lets none of their processes outlive the test."""
     started: list[Command] = []
+    (tmp_path / "shop.py").write_text(PROGRAM)
 
     def start(*arguments: str, **environ: str) -> Command:
         started.append(Command(tmp_path, *arguments, **environ))
@@ -142,10 +175,15 @@ def test_three_hosts_are_looked_at_one_dies_and_comes_back_and_all_drain(theatre
     none = theatre("actors", url, "--prefix", "zzz")
     assert (none.end(), none.out[-1]) == (0, "0 of 0 actors")
 
-    victim = run.hosts()[0]
+    before = run.hosts()
+    victim = before[0]
     victim.kill()
     run.until(lambda: run.lines(r"was ended by SIGKILL; it is started again in 0\.5 s"))
     run.until(lambda: len(run.lines("has started at")) == 4)
+    again = next(host for host in run.hosts() if host not in before)
+    again.kill()
+    run.until(lambda: run.lines(r"was ended by SIGKILL; it is started again in 1 s"))
+    run.until(lambda: len(run.lines("has started at")) == 5)
     family = run.hosts()
     assert len(family) == 3
     run.process.send_signal(signal.SIGTERM)
@@ -154,10 +192,52 @@ def test_three_hosts_are_looked_at_one_dies_and_comes_back_and_all_drain(theatre
     assert not run.lines("is killed")
 
 
+def test_a_drained_host_stays_away_whatever_its_function_asks(theatre: Callable[..., Command]) -> None:
+    token = "abc"  # noqa: S105
+    run = theatre("run", "shop:endless", "--admin", "127.0.0.1:0", THEATRE_ADMIN_TOKEN=token)
+    run.until(lambda: run.lines("has started, admin server at") and "host-1 | asks" in run.out)
+    url = run.lines("has started, admin server at")[0].rpartition(" ")[2]
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    with urlopen(Request(f"{url}cluster/drain", b"{}", headers), timeout=20) as answer:
+        assert answer.status == 202
+    assert run.end() == 0
+    assert run.lines("host host-1 has stopped in good order and is not started again")
+    assert run.lines("host host-1 drains, and what shop:endless returned ends: .* takes no messages")
+    assert not run.lines(" ERROR |Traceback")
+
+
+def test_sigterm_to_a_host_whose_function_asks_is_no_error(theatre: Callable[..., Command]) -> None:
+    run = theatre("run", "shop:endless")
+    run.until(lambda: "host-1 | asks" in run.out)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
+    assert run.lines("host host-1 drains, and what shop:endless returned ends: .* takes no messages")
+    assert not run.lines(" ERROR |Traceback")
+
+
+def test_sigterm_lets_accepted_messages_and_shutdown_be_handled(theatre: Callable[..., Command]) -> None:
+    run = theatre("run", "shop:slow", "--drain-timeout", "30")
+    run.until(lambda: sorted(run.out) == ["host-1 | accepted", "host-1 | began one"])
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
+    done = ["finished one", "began two", "finished two", "shut down"]
+    assert run.out[2:] == [f"host-1 | {line}" for line in done]
+
+
+def test_the_file_of_the_page_runs(theatre: Callable[..., Command], tmp_path: Path) -> None:
+    (tmp_path / "shop.py").unlink()
+    files_of("docs/command-line.md", tmp_path)
+    run = theatre("run", "shop.actors:setup", "--hosts", "2")
+    run.until(lambda: len(run.lines("has started at")) == 2)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
+    assert not run.lines(" ERROR |Traceback")
+
+
 def test_hosts_end_with_the_command_that_was_killed(theatre: Callable[..., Command]) -> None:
     run = theatre("run", "shop:setup", "--hosts", "2")
-    run.until(lambda: len(run.lines("has started at")) == 2)
-    assert run.lines(r"^host-1 \| \S+ \S+ INFO shop: worked$") or run.lines(r"^host-\d \| ")
+    worked = r"^host-%d \| \S+ \S+ INFO shop: worked$"
+    run.until(lambda: len(run.lines("has started at")) == 2 and all(run.lines(worked % number) for number in (1, 2)))
     family = run.hosts()
     run.process.kill()
     run.process.wait()
@@ -233,6 +313,23 @@ def test_an_embedded_database(theatre: Callable[..., Command]) -> None:
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == 0
     assert gone(family)
+
+
+def test_the_script_that_the_installation_makes_is_the_command() -> None:
+    script = Path(sys.executable).with_name("theatre")
+    if not script.exists():
+        assert not os.environ.get("CI"), f"there is no {script}"
+        pytest.skip("theatre_gevent is not installed beside this interpreter")
+    done = subprocess.run(
+        [script, "--version"],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"theatre_gevent {theatre_gevent.__version__} (")
 
 
 def test_the_playground_is_a_command_too(theatre: Callable[..., Command]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -36,6 +37,8 @@ def main() -> int:
     except (ValueError, KeyError, TypeError):
         sys.stderr.write(f"theatre: {sys.argv[1]} is for its own use\n")
         return USAGE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a pipe's default would keep what is printed until the end
     handler = logs.configure(format=spec["log_format"], level=spec["log_level"], host_id=spec["host_id"])
     try:
         code = _run(spec, lambda message: _tell(report, message))
@@ -62,7 +65,11 @@ def _run(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int:
         nonlocal failed
         try:
             up(host)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, TheatreError) and host.state in ("draining", "stopped"):
+                # How a function ends that asks actors for ever: the host refuses, or one that it asked is leaving too.
+                log.info("host %s drains, and what %s returned ends: %s", host.host_id, spec["target"], error)
+                return
             log.exception("host %s ends: what %s returned has raised", host.host_id, spec["target"])
             failed = True
             ended.set()
