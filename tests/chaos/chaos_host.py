@@ -23,6 +23,7 @@ from tests.chaos.witness import TIMED  # noqa: E402
 from theatre_gevent import Context, Ref, SystemClock, TheatreError  # noqa: E402
 from theatre_gevent.cluster import link, membership  # noqa: E402
 from theatre_gevent.cluster.sockets import Address, Socket, dial, parse_address  # noqa: E402
+from theatre_gevent.core.context import RemoteRequest  # noqa: E402
 
 BURST = 4
 """Messages in a row from one sender to one actor, so that the order has a chance to be wrong."""
@@ -46,6 +47,10 @@ class ChaosActor(Actor):
             raise RuntimeError("as told")
         if word == "hang":
             gevent.sleep(rest[0])
+            if not (isinstance(ctx, RemoteRequest) and ctx.is_request):
+                # Nobody elsewhere waits for what it does now, so nothing of it is refused when the lease has ended
+                # meanwhile, until the loop has had its turn and the host has noticed.
+                gevent.sleep(0)
             word = "work"
         return super()._handle(ctx, word, rest)
 
@@ -78,6 +83,23 @@ class ChaosLane(Lane):
                 self._send(ref, next(numbers))
             self._request(ref, next(numbers))
             gevent.sleep(self._pause)
+
+
+class HangLane(ChaosLane):
+    """Has a few receivers hang, at once and whatever the other senders of its host wait for."""
+
+    def __init__(self, program: "ChaosProgram", name: str, refs: list[str], timeout: float, hang: float) -> None:
+        self._hang = hang
+        super().__init__(program, name, refs, 0.0, timeout)
+
+    def body(self, number: int) -> tuple[Any, ...]:
+        """Return the message with this number."""
+        return "hang", self.name, number, self._hang
+
+    def _run(self) -> None:
+        for number, ref in enumerate(self._random.sample(self._refs, BURST), 1):
+            if not self.halted:
+                (self._send if number < BURST else self._request)(ref, number)
 
 
 class TimedLane(Lane):
@@ -113,6 +135,7 @@ class ChaosProgram(Program):
 
         setattr(link, "dial", detour)  # noqa: B010 - it is not the module's own
         self._alone_until = 0.0
+        self._hanging: list[HangLane] = []
         self._may_be_alone()
         if given["plant"]:
             plants.PLANTS[given["plant"]].install()
@@ -145,6 +168,13 @@ class ChaosProgram(Program):
         self.lanes += [ChaosLane(self, f"{life}-{n}", refs, pause, timeout) for n in range(2)]
         self.lanes.append(TimedLane(self, f"{TIMED}{life}", refs, 10 * pause, timeout))
 
+    def halt(self) -> None:
+        """Send no more; returns when all calls have."""
+        for lane in self._hanging:
+            lane.halted = True
+        super().halt()
+        gevent.joinall([lane.greenlet for lane in self._hanging], raise_error=True)
+
     def step(self, seconds: float) -> None:
         """Set the wall clock forward, or back."""
         self._stepped.offset += seconds
@@ -167,9 +197,15 @@ class ChaosProgram(Program):
         while CLOCK.boottime() < end:
             pass
 
-    def mood(self, word: str, seconds: float, hang: float = 0.0) -> None:
+    def mood(self, word: str, seconds: float) -> None:
         """Have some messages be bad ones for a while."""
-        self.moods[word] = (CLOCK.monotonic() + seconds, *([hang] if hang else []))
+        self.moods[word] = (CLOCK.monotonic() + seconds,)
+
+    def hang(self, refs: list[str], seconds: float, timeout: float, hang: float) -> None:
+        """Have a few receivers hang now, each for `hang`, and those of some messages for a while."""
+        self.moods["hang"] = (CLOCK.monotonic() + seconds, hang)
+        name = f"{self.host.host_id}-{os.getpid()}-hang-{len(self._hanging)}"
+        self._hanging.append(HangLane(self, name, refs, timeout, hang))
 
 
 if __name__ == "__main__":

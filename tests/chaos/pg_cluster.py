@@ -18,7 +18,9 @@ from gevent import subprocess
 from gevent.event import AsyncResult
 from psycopg2.extensions import make_dsn
 
-from tests.chaos.witness import Fault, Judge, Record, Witness, read
+from tests.chaos.excuses import Fault
+from tests.chaos.judge import Judge
+from tests.chaos.witness import Record, Witness, read
 from tests.postgres import execute
 from tests.support import in_background, until
 from theatre_gevent import SystemClock, migrate_schema
@@ -183,7 +185,7 @@ class PgCluster:
         self.path = folder / "witness"
         self.hosts: dict[str, PgHost] = {}
         self.faults: list[Fault] = []
-        self.killed: list[int] = []
+        self.killed: dict[int, float] = {}
         self.at_least = 1
         self._witness = Witness(str(self.path), "")
         self._made: list[PgHost] = []
@@ -260,8 +262,8 @@ class PgCluster:
     def kill(self, name: str) -> float:
         """Kill a host; returns when."""
         host = self.hosts.pop(name)
-        self.killed.append(host.pid)
-        now = boottime()
+        # Before it is: so nobody has gone on without it before that, unless it had lost its lease.
+        now = self.killed[host.pid] = boottime()
         host.kill()
         self.note_fault(now)
         return now

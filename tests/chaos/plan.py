@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 LEASE = 3.0
 """Seconds."""
+HANG = 0.3, 4.5
+"""Seconds that a receiver hangs, at least and at most."""
 
 FAULTS = {
     "kill": "a host is killed (-9) and comes back",
@@ -26,7 +28,7 @@ FAULTS = {
     "clock": "the wall clock of a host is set, and set back later",
     "burst": "a host's process computes for longer than its lease and lets nobody run",
     "raise": "some messages have their receivers raise",
-    "hang": "some messages have their receivers hang",
+    "hang": "some messages have their receivers hang, for less or for more than a lease and a request's timeout",
 }
 """The faults, and what each is."""
 
@@ -40,6 +42,7 @@ class Step(NamedTuple):
         host: To whom.
         other: For `link-...`, to whom its connection leads.
         seconds: How long, or by how much.
+        hang: How long each of the receivers hangs, for `hang`.
     """
 
     at: float
@@ -47,11 +50,13 @@ class Step(NamedTuple):
     host: str
     other: str
     seconds: float
+    hang: float = 0.0
 
     def __str__(self) -> str:
         way = f" to {self.other}" if self.other else ""
         host = f" {self.host}" if self.host else ""
-        return f"{self.at:6.2f} {self.fault}{host}{way} {self.seconds:.2f}"
+        hang = f", {self.hang:.2f} each" if self.hang else ""
+        return f"{self.at:6.2f} {self.fault}{host}{way} {self.seconds:.2f}{hang}"
 
 
 def make_plan(seed: int, seconds: float, hosts: Sequence[str], faults: Sequence[str]) -> list[Step]:
@@ -67,7 +72,9 @@ def make_plan(seed: int, seconds: float, hosts: Sequence[str], faults: Sequence[
         fault = left.pop()
         host = "" if fault == "pg-restart" else dice.choice(hosts)
         other = dice.choice([name for name in hosts if name != host]) if fault.startswith("link-") else ""
-        steps.append(Step(at, fault, host, other, round(_how_long(fault, dice), 2)))
+        # By dice of its own: so a seed that has found something keeps its plan.
+        hang = round(random.Random(f"{seed}/{len(steps)}").uniform(*HANG), 2) if fault == "hang" else 0.0
+        steps.append(Step(at, fault, host, other, round(_how_long(fault, dice), 2), hang))
         at = round(at + dice.uniform(0.4, 2.2), 2)
     return steps
 

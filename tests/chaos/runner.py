@@ -16,10 +16,12 @@ import msgspec
 from gevent import socket
 from gevent.lock import RLock
 
+from tests.chaos.excuses import Fault
+from tests.chaos.judge import Judge, Violation
 from tests.chaos.pg_cluster import Failed, PgCluster, boottime, refs
 from tests.chaos.plan import LEASE, Step, make_plan
 from tests.chaos.plants import PLANTS
-from tests.chaos.witness import Fault, Judge, Record, Violation
+from tests.chaos.witness import Record
 from tests.postgres import Databases, execute
 from tests.proxies import DatabaseProxy, Proxy
 from tests.support import in_background, until
@@ -44,7 +46,10 @@ OPTIONS: dict[str, Any] = {
 }
 RECOVERY_PLANTED = 10.0
 """The same with a planted bug, which may well make it impossible."""
-ACTORS = 24
+TRAFFIC: dict[str, Any] = {"refs": refs(24), "timeout": 3.0}
+"""The actors, and how long an asker waits."""
+EVENTS = 2000
+"""Messages that have to be handled for each minute. Four runs at a time on two cores handle 5 000 to 20 000 each."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +82,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     Attributes:
         events: Messages that were handled.
         records: Lines of the witness.
+        sent: Plain messages that were sent.
+        outside: Those of them that no fault could have cost: what is promised about these has no exception.
         lost: Messages that a fault has cost.
         late: Messages that a fault has had overtaken by later ones.
         faults: How many of each kind.
@@ -88,6 +95,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     seed: int
     events: int = 0
     records: int = 0
+    sent: int = 0
+    outside: int = 0
     lost: int = 0
     late: int = 0
     faults: dict[str, int] = {}
@@ -100,7 +109,8 @@ class Outcome(msgspec.Struct, kw_only=True):
         faults = ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items()))
         return (
             f"seed {self.seed}: {self.events} events, {sum(self.faults.values())} faults ({faults}), "
-            f"{self.lost} messages lost to faults, {self.late} late, "
+            f"{self.sent} messages sent, {self.outside} of them with no fault on their way, "
+            f"{self.lost} lost to faults, {self.late} late, "
             f"{len(self.violations)} violations, {self.seconds:.0f} s"
         )
 
@@ -121,7 +131,11 @@ class ChaosCluster(PgCluster):
             for (host, epoch), at in fenced.items()
             if (host, epoch) not in graceful or self._rejoined(host, epoch, fenced)
         ]
-        return Judge(records, fenced, [*self.faults, *lost], self.killed)
+        faults = [*self.faults, *lost]
+        # With the witness file it is all that the judge goes by.
+        known = {"fenced": [[*life, at] for life, at in fenced.items()], "faults": faults, "killed": self.killed}
+        (self.folder / "excuses.json").write_bytes(msgspec.json.encode(known))
+        return Judge(records, fenced, faults, self.killed)
 
     @staticmethod
     def _active_after(records: list[Record], host: str, epoch: int) -> float:
@@ -179,21 +193,26 @@ class Run:
                         host, _, port = self._addresses[other].partition(":")
                         self._links[one, other] = stack.enter_context(Proxy(host, int(port)))
             troubles = self._live()
-            judge = cluster.judge()
-            outcome.violations = [*judge.violations, *(Violation("recovery", each) for each in troubles)]
-            outcome.events = len(judge.of("begin"))
-            outcome.records, outcome.lost, outcome.late = len(judge.records), judge.lost, judge.late
-        at_least = max(50, int(300 * self.settings.minutes))
-        if outcome.events < at_least:
-            text = f"only {outcome.events} messages were handled, {at_least} are the least: that proves nothing"
-            outcome.violations.append(Violation("events", text))
-        outcome.faults = dict(self._done)
+            self._report(cluster.judge(), troubles, outcome)
         outcome.seconds = boottime() - began
         if outcome.violations or self.settings.keep is not None:
             outcome.folder = str(folder)
         else:
             shutil.rmtree(folder)
         return outcome
+
+    def _report(self, judge: Judge, troubles: list[str], outcome: Outcome) -> None:
+        judge.limit_excuses()
+        states = judge.last_states()
+        outcome.violations = [*judge.violations, *(Violation("recovery", each, states) for each in troubles)]
+        outcome.events, outcome.records = len(judge.of("begin")), len(judge.records)
+        outcome.sent, outcome.outside = judge.sent, judge.outside
+        outcome.lost, outcome.late = len(judge.lost), len(judge.late)
+        outcome.faults = dict(self._done)
+        at_least = max(50, int(EVENTS * self.settings.minutes))
+        if outcome.events < at_least:
+            text = f"only {outcome.events} messages were handled, {at_least} are the least: that proves nothing"
+            outcome.violations.append(Violation("events", text, states))
 
     # -- from the start to the end -----------------------------------------------------------------------------------
 
@@ -272,7 +291,7 @@ class Run:
                     raise
                 gevent.sleep(0.2)
         self._cluster.hosts[name] = host
-        host.call("work", refs=refs(ACTORS), pause=0.03, timeout=3.0)
+        host.call("work", pause=0.03, **TRAFFIC)
 
     def _others(self, name: str) -> Iterator[str]:
         return (other for other in self.names if other != name)
@@ -287,6 +306,9 @@ class Run:
         elif step.fault == "pg-restart":
             with self._locks["postgres"]:
                 self._server.restart()
+        elif kind == "hang":
+            with self._locks[step.host]:
+                self._cluster[step.host].call("hang", seconds=step.seconds, hang=step.hang, **TRAFFIC)
         elif kind == "pg":
             with self._locks.setdefault("pg-" + step.host, RLock()):
                 self._way(self._databases[step.host], what, step.seconds)
@@ -315,8 +337,7 @@ class Run:
 
     def _kill(self, name: str, seconds: float) -> None:
         host = self._cluster.hosts.pop(name)
-        self._cluster.killed.append(host.pid)
-        now = boottime()
+        now = self._cluster.killed[host.pid] = boottime()
         host.kill()
         # The others send to it until they learn that its lease has ended; the judge knows when that was.
         self._cluster.faults.append(Fault(now - BEFORE, now + AFTER, (name,)))
@@ -347,9 +368,6 @@ class Run:
 
     def _raise(self, name: str, seconds: float) -> None:
         self._cluster[name].call("mood", word="raise", seconds=seconds)
-
-    def _hang(self, name: str, seconds: float) -> None:
-        self._cluster[name].call("mood", word="hang", seconds=seconds, hang=0.7)
 
 
 def free_addresses(number: int) -> Sequence[str]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.witness import OFFERS, Fault, Judge, Lives, Record, Witness, read
+from tests.chaos.excuses import Deaths, Fault, Lives
+from tests.chaos.judge import Judge
+from tests.chaos.witness import OFFERS, Record, Witness, read
 
 A: dict[str, Any] = {"host": "a", "pid": 1, "epoch": 10}
 B: dict[str, Any] = {"host": "b", "pid": 2, "epoch": 11}
@@ -27,7 +29,7 @@ def msg(where: dict[str, Any], act: str, n: int, **fields: Any) -> dict[str, Any
 
 
 def judge(
-    records: list[Record], fenced: Lives | None = None, faults: Iterable[Fault] = (), killed: Iterable[int] = ()
+    records: list[Record], fenced: Lives | None = None, faults: Iterable[Fault] = (), killed: Deaths | None = None
 ) -> list[str]:
     return [str(each) for each in Judge(records, fenced, faults, killed).violations]
 
@@ -61,10 +63,28 @@ def test_a_failover() -> None:
         ("end", 9, msg(A, "a1", 1, note="fenced")),
     )
     assert judge(records, {("a", 10): 5.0}) == []
-    assert judge(records, killed=[1]) == []
+    assert judge(records[:-1], killed={1: 5.0}) == []
     assert "was not over" in judge(records)[0]
     assert "runs beside" in judge(records)[1]
     assert "was not over" in judge(records, {("a", 10): 7.0})[0]
+
+
+@pytest.mark.parametrize(("killed", "is_excused"), [(5.0, True), (5.999, True), (6.001, False), (50.0, False)])
+def test_a_kill_excuses_no_overlap_before_it(killed: float, is_excused: bool) -> None:
+    records = story(
+        ("init", 1, {**A, "act": "a1"}),
+        ("begin", 2, msg(A, "a1", 1)),
+        ("init", 6, {**B, "act": "b1"}),
+        ("begin", 6.0005, msg(B, "b1", 2)),
+        ("end", 6.0005, msg(B, "b1", 2)),
+    )
+    found = judge(records, killed={1: killed})
+    assert (found == []) is is_excused
+    if not is_excused:
+        assert "began while a1 on a was not over" in found[0]
+        assert [each for each in found[1:] if "runs beside s 1 of a1 on a" not in each] == []
+        assert len(found) == 3
+    assert len(judge(records, killed={2: killed})) == 3, "it was another process"
 
 
 def test_two_activations_at_once() -> None:
@@ -139,6 +159,34 @@ def test_a_message_that_a_fault_may_have_cost_may_come_late_but_once(times: tupl
     assert "came after 2" in judge(records)[0]
     assert (judge(records, faults=[Fault(0.0, 1.0, ("a",))]) == []) is is_excused
     assert judge(records, faults=[Fault(0.0, 1.0, ("b",))]) != []
+
+
+@pytest.mark.parametrize(
+    ("ends", "is_excused"),
+    [((6.0,), False), ((9.0,), True), ((3.1, 9.0), True), ((None,), True)],
+    ids=["is over", "hangs", "two, one after the other", "never ends"],
+)
+def test_what_waits_for_a_handler_that_hangs_is_in_danger_meanwhile(
+    ends: tuple[float | None, ...], is_excused: bool
+) -> None:
+    lines: list[Line] = [("init", 1, {**A, "act": "a1"})]
+    begun = 2.0
+    for n, end in enumerate(ends, 1):
+        lines.append(("begin", begun, msg(A, "a1", n)))
+        if end is not None:
+            lines.append(("end", end, msg(A, "a1", n)))
+            begun = end + 0.001
+    lost = Record("sent", 3.0, 9, "c", ref="r", sender="s", n=9)
+    records = [lost, *story(*lines), Record("state", 20.0, 9, "c")]
+    late = Fault(5.0, 12.0, ("a",))
+    assert (judge(records, faults=[late]) == []) is is_excused
+    for other in (
+        judge(records, faults=[Fault(5.0, 12.0, ("b",))]),  # a fault of another host
+        judge(records, faults=[late], fenced={("a", 10): 4.0}),  # it waits no longer than its host lives,
+        judge(records, faults=[late], killed={1: 4.0}),  # or its process
+    ):
+        assert len(other) == 1
+        assert "lost without a word" in other[0]
 
 
 def test_handlers_that_overlap() -> None:
@@ -246,9 +294,57 @@ def test_accounts_that_do_not_fit() -> None:
     assert judge([sent, *begun]) == []
     assert "nobody has sent this" in judge(begun)[0]
     assert "a dead letter as well" in judge([sent, *begun, dead])[0]
-    assert "2 dead letters" in judge([sent, dead, dead])[0]
+    found = judge([sent, dead, dead, dead])
+    assert "3 dead letters" in found[0]
+    assert found[0].count("'what'") == 4, "the message and its letters prove it"
     refused = Record("refused", 0.0, 9, "c", ref="r", sender="s", n=1)
     assert "refused, and handled all the same" in judge([refused, *begun])[0]
+
+
+def test_a_sender_that_was_killed_may_have_sent_one_more_than_it_could_write_down() -> None:
+    sent = Record("sent", 0.0, 9, "c", ref="r", sender="s", n=1)
+    records = [sent, Record("init", 1, **A, ref="r", act="a1")]
+    for n in (1, 2):
+        both = {**A, "ref": "r", "act": "a1", "sender": "s", "n": n}
+        records += [Record("begin", 2, **both), Record("end", 2, **both)]
+    assert "nobody has sent this" in judge(records)[0]
+    assert judge(records, killed={9: 1.0}) == []
+    records[-2].n = records[-1].n = 3
+    assert "nobody has sent this" in judge(records, killed={9: 1.0})[0], "they come one after the other"
+
+
+def verdict(sent: int, lost: int, late: int, faults: Iterable[Fault]) -> Judge:
+    """Return the judge of a second of messages: the first ones are lost, others come late, the rest is handled."""
+    numbers = range(1, sent + 1)
+    records = [Record("sent", n / sent, 9, "c", ref="r", sender="s", n=n) for n in numbers]
+    records.append(Record("init", 1, **A, ref="r", act="a1"))
+    handled = [*range(lost + late + 1, sent + 1), *range(lost + 1, lost + late + 1)]
+    for n in handled:
+        records += [Record(what, 2, **A, ref="r", act="a1", sender="s", n=n) for what in ("begin", "end")]
+    found = Judge(records, None, faults)
+    assert found.violations == []
+    assert (found.sent, len(found.lost), len(found.late)) == (sent, lost, late)
+    found.limit_excuses()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sent", "lost", "late", "is_too_much"),
+    [(1000, 40, 0, False), (1000, 41, 0, True), (1000, 20, 20, False), (1000, 20, 21, True), (100, 10, 10, False)],
+)
+def test_faults_excuse_no_more_than_a_few(sent: int, lost: int, late: int, is_too_much: bool) -> None:
+    found = verdict(sent, lost, late, [Fault(0.0, 0.5, ("a",))]).violations
+    assert [each.invariant for each in found] == ["losses"] * is_too_much
+    for each in found:
+        assert f"{lost} of {sent} messages were lost and {late} late; faults excuse 40" in each.text
+        assert {record.what for record in each.proof} == ({"sent", "begin"} if late else {"sent"})
+
+
+@pytest.mark.parametrize(("until", "is_enough"), [(0.89, True), (0.91, False)])
+def test_some_messages_must_have_had_no_fault_on_their_way(until: float, is_enough: bool) -> None:
+    found = verdict(1000, 0, 0, [Fault(0.0, until, ("a",))])
+    assert found.outside == 1000 - round(until * 1000)
+    assert [each.invariant for each in found.violations] == ["events"] * (not is_enough)
 
 
 def test_replies() -> None:
