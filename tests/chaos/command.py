@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -68,7 +69,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", metavar="DIR", help="leave the witness file and the hosts' logs there")
     parser.add_argument("--plant", choices=tuple(PLANTS), default="", help="run a library with this bug")
     parser.add_argument("--json", metavar="FILE", help="write what came of it to this file as well")
-    parser.add_argument("--seeds", type=_seeds, metavar="A..B", help="run all these seeds, each as its own process")
+    parser.add_argument("--seeds", type=_seeds, metavar="A..B,C", help="run all these seeds, each as its own process")
     parser.add_argument("--parallel", type=int, default=1, choices=range(1, 65), metavar="P", help="so many at a time")
     parser.add_argument("--report", metavar="FILE", help="write a table of the seeds, in Markdown")
     parser.add_argument("--planted", action="store_true", help="run each planted bug: fails unless each is found")
@@ -90,11 +91,16 @@ def _faults(text: str) -> tuple[str, ...]:
     return names
 
 
-def _seeds(text: str) -> range:
-    first, dots, last = text.partition("..")
-    if not dots or not first.isdecimal() or not last.isdecimal() or int(first) > int(last):
-        raise argparse.ArgumentTypeError(f"must be A..B with A up to B, such as 1..100, got {text!r}")
-    return range(int(first), int(last) + 1)
+def _seeds(text: str) -> tuple[int, ...]:
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        if not dots:
+            last = first
+        if not first.isdecimal() or not last.isdecimal() or int(first) > int(last):
+            raise argparse.ArgumentTypeError(f"must be numbers and A..B with A up to B, such as 1..9,23, got {text!r}")
+        seeds.update(dict.fromkeys(range(int(first), int(last) + 1)))
+    return tuple(seeds)
 
 
 def _replay(settings: Settings) -> str:
@@ -150,8 +156,11 @@ def _many(given: argparse.Namespace) -> int:
     bad = [seed for seed, outcome in sorted(outcomes.items()) if outcome is None or outcome.violations]
     fine = [outcome for outcome in outcomes.values() if outcome is not None]
     faults = sum(sum(outcome.faults.values()) for outcome in fine)
+    sent, outside = sum(o.sent for o in fine), sum(o.outside for o in fine)
     _say(
         f"{len(outcomes)} seeds: {sum(o.events for o in fine)} events, {faults} faults, "
+        f"{sent} messages sent, {outside} of them with no fault on their way, "
+        f"{sum(o.lost for o in fine)} lost to faults, {sum(o.late for o in fine)} late, "
         f"{sum(len(o.violations) for o in fine)} violations, {len(outcomes) - len(fine)} broken"
         + (f"; see seeds {', '.join(map(str, bad))}" if bad else "")
     )
@@ -160,16 +169,25 @@ def _many(given: argparse.Namespace) -> int:
 
 def _table(outcomes: dict[int, Outcome | None]) -> str:
     lines = [
-        "| seed | events | faults | lost to faults | late | violations | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| seed | events | faults | messages sent | with no fault on their way | lost to faults | late | violations "
+        "| seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for seed, outcome in sorted(outcomes.items()):
         if outcome is None:
-            lines.append(f"| {seed} | - | - | - | - | the run broke | - |")
+            lines.append(f"| {seed} | - | - | - | - | - | - | the run broke | - |")
         else:
-            faults = sum(outcome.faults.values())
-            violations = len(outcome.violations)
-            cells = (seed, outcome.events, faults, outcome.lost, outcome.late, violations, f"{outcome.seconds:.0f}")
+            cells = (
+                seed,
+                outcome.events,
+                sum(outcome.faults.values()),
+                outcome.sent,
+                outcome.outside,
+                outcome.lost,
+                outcome.late,
+                len(outcome.violations),
+                f"{outcome.seconds:.0f}",
+            )
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
@@ -178,28 +196,13 @@ def _planted(given: argparse.Namespace) -> int:
     """Run each planted bug, and see whether what it breaks is found."""
     folder = Path(given.keep or "chaos-runs").resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    # A fault has to come just when the bug can show, which no run is certain of.
+    seeds = range(given.seed, given.seed + TRIES)
     missed: list[str] = []
 
     def one(name: str) -> None:
-        plant = PLANTS[name]
-        # A fault has to come just when the bug can show, which no run is certain of.
-        for seed in range(given.seed, given.seed + TRIES):
-            words = ["--seed", seed, "--minutes", 0.1, "--hosts", 3, "--plant", name]
-            words += ["--faults", ",".join(plant.faults)]
-            log = folder / f"plant-{name}-{seed}.log"
-            outcome = _child(words, folder / f"plant-{name}-{seed}.json", log)
-            found = (
-                [] if outcome is None else [each for each in outcome.violations if each.invariant == plant.invariant]
-            )
-            if found:
-                _say(
-                    f"{name}: found with seed {seed}, {len(found)} violations of {plant.invariant!r}, for example\n"
-                    f"  {found[0]}"
-                )
-                return
-            others = sorted({each.invariant for each in outcome.violations}) if outcome else "the run broke"
-            _say(f"{name}: not found with seed {seed}; {others}; see {log}")
-        missed.append(name)
+        if not any(_finds(name, seed, folder, given.keep is not None) for seed in seeds):
+            missed.append(name)
 
     pool = Pool(given.parallel)
     for name in PLANTS:
@@ -208,3 +211,27 @@ def _planted(given: argparse.Namespace) -> int:
     gevent.sleep(0)
     _say(f"{len(PLANTS)} planted bugs, {len(PLANTS) - len(missed)} found")
     return 1 if missed else 0
+
+
+def _finds(name: str, seed: int, folder: Path, keep: bool) -> bool:
+    """Tell whether a run with a planted bug finds what that breaks; if not, what it has left stays in the folder."""
+    plant = PLANTS[name]
+    run = folder / f"plant-{name}-{seed}"
+    result, log = run.with_suffix(".json"), run.with_suffix(".log")
+    words = ["--seed", seed, "--minutes", plant.minutes, "--hosts", 3, "--plant", name]
+    words += ["--faults", ",".join(plant.faults), "--keep", run]
+    outcome = _child(words, result, log)
+    found = [] if outcome is None else [each for each in outcome.violations if each.invariant == plant.invariant]
+    if not found:
+        others = sorted({each.invariant for each in outcome.violations}) if outcome else "the run broke"
+        _say(f"{name}: not found with seed {seed}; {others}; see {log} and {run}")
+        return False
+    _say(
+        f"{name}: found with seed {seed} in {outcome.seconds if outcome else 0:.0f} s, {len(found)} violations of "
+        f"{plant.invariant!r}, for example\n  {found[0]}"
+    )
+    shutil.rmtree(run)
+    if not keep:
+        result.unlink()
+        log.unlink()
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from tests.chaos.plan import FAULTS
 from theatre_gevent import InitReason
 from theatre_gevent.cluster import guard, outbox, postgres, schedule_sql
 from theatre_gevent.logic.envelopes import Reply, Send
@@ -18,14 +19,16 @@ class Plant(NamedTuple):
 
     Attributes:
         invariant: What it breaks.
-        faults: What brings it out.
         install: Puts it into this process.
+        faults: What brings it out. One that needs none is to be found among all of them and what they excuse.
+        minutes: How long it takes to come out.
         sql: Put into the database before any host starts.
     """
 
     invariant: str
-    faults: tuple[str, ...]
     install: Callable[[], None] = lambda: None
+    faults: tuple[str, ...] = tuple(FAULTS)
+    minutes: float = 0.25
     sql: str = ""
 
 
@@ -119,17 +122,18 @@ def _schedule_deleted_before_delivery() -> None:
 
 
 PLANTS = {
-    "claim-without-owner-check": Plant("one activation", ("ring",), _claim_without_owner_check),
-    "release-of-everybody": Plant("one activation", ("ring",), _release_of_everybody),
+    "claim-without-owner-check": Plant("one activation", _claim_without_owner_check, ("ring",), 0.1),
+    "release-of-everybody": Plant("one activation", _release_of_everybody, ("ring",), 0.1),
     "epochs-go-back": Plant(
         "epochs",
-        ("restart",),
+        faults=("restart",),
+        minutes=0.1,
         sql="ALTER SEQUENCE theatre_epochs INCREMENT BY -1 RESTART WITH 1000",
     ),
-    "lease-not-looked-at": Plant("lease", ("pause",), _lease_is_not_looked_at),
-    "batch-backwards": Plant("order", ("raise",), _batch_backwards),
-    "message-sent-twice": Plant("order", ("raise",), _sent_twice),
-    "reply-of-another": Plant("replies", ("raise",), _reply_of_another),
-    "message-left-out": Plant("accounts", ("raise",), _some_left_out),
-    "schedule-deleted-before-delivery": Plant("schedules", ("raise",), _schedule_deleted_before_delivery),
+    "lease-not-looked-at": Plant("lease", _lease_is_not_looked_at, ("pause",), 0.1),
+    "batch-backwards": Plant("order", _batch_backwards),
+    "message-sent-twice": Plant("order", _sent_twice),
+    "reply-of-another": Plant("replies", _reply_of_another),
+    "message-left-out": Plant("accounts", _some_left_out),
+    "schedule-deleted-before-delivery": Plant("schedules", _schedule_deleted_before_delivery),
 }

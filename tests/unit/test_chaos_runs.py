@@ -1,0 +1,100 @@
+"""The plans of chaos runs, and what their command makes of seeds and planted bugs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import command
+from tests.chaos.judge import Judge, Violation
+from tests.chaos.plan import FAULTS, HANG, LEASE, Step, make_plan
+from tests.chaos.plants import PLANTS
+from tests.chaos.runner import OPTIONS, Outcome, Run, Settings
+from tests.chaos.witness import Record
+
+
+def plan(seed: int, seconds: float = 600.0, faults: Sequence[str] = tuple(FAULTS)) -> list[Step]:
+    return make_plan(seed, seconds, "abc", faults)
+
+
+def test_a_seed_makes_the_same_plan_each_time() -> None:
+    assert plan(7) == plan(7) != plan(8)
+    assert plan(7, 60.0) == [step for step in plan(7) if step.at < 60.0]
+    assert [step.fault for step in plan(7, 30.0) if step.hang] == [s.fault for s in plan(7, 30.0) if s.fault == "hang"]
+
+
+def test_receivers_hang_for_less_and_for_more_than_a_request_and_a_lease_last() -> None:
+    hangs = [step.hang for step in plan(1, 3600.0, ["hang"])]
+    assert HANG[0] <= min(hangs) < LEASE / 2
+    assert max(LEASE, OPTIONS["request_timeout"]) + 1.0 < max(hangs) <= HANG[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("3", (3,)), ("1..4", (1, 2, 3, 4)), ("7,13,23", (7, 13, 23)), ("1..3,9,2..4", (1, 2, 3, 9, 4))],
+)
+def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
+    assert command._parse(["--seeds", text]).seeds == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "4..1", "1..", "..2", "1,,2", "1-3", "-1"])
+def test_seeds_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command._parse([f"--seeds={text}"])
+    assert "must be numbers and A..B" in capsys.readouterr().err
+
+
+def test_each_invariant_has_a_planted_bug() -> None:
+    assert {plant.invariant for plant in PLANTS.values()} == {
+        "one activation",
+        "epochs",
+        "lease",
+        "order",
+        "replies",
+        "accounts",
+        "schedules",
+    }
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_planted_bug_leaves_something_behind_only_if_it_was_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each run that found its bug left a folder in /tmp."""
+
+    def child(words: Sequence[object], result: Path, log: Path) -> Outcome:
+        folder = Path(str(words[words.index("--keep") + 1]))
+        (folder / "seed-1").mkdir(parents=True)
+        for file in (result, log, folder / "seed-1" / "witness"):
+            file.write_text("")
+        is_found = "batch-backwards" not in words or "2" in str(words[words.index("--seed") + 1])
+        plant = PLANTS[str(words[words.index("--plant") + 1])]
+        return Outcome(seed=1, violations=[Violation(plant.invariant, "found")] if is_found else [])
+
+    monkeypatch.setattr(command, "_child", child)
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["--planted", "--parallel", "2", *(["--keep", "here"] if keep else [])]) == 0
+    folder = tmp_path / ("here" if keep else "chaos-runs")
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"plant-batch-backwards-1"}
+    assert (folder / "plant-batch-backwards-1" / "seed-1" / "witness").exists()
+    logs = {path.name for path in folder.glob("*.log")}
+    assert len(logs) == (len(PLANTS) + 1 if keep else 1)
+    told = capsys.readouterr().out
+    assert f"{len(PLANTS)} planted bugs, {len(PLANTS)} found" in told
+    assert "batch-backwards: not found with seed 1" in told
+
+
+def test_what_is_wrong_with_a_whole_run_is_told_with_the_last_states_of_its_hosts() -> None:
+    run = Run(Settings(seed=1, minutes=1.0, faults=("raise",)), print)
+    states = [Record("state", t, host=host, note=note) for t, host, note in ((1, "a", "active"), (2, "b", "starting"))]
+    frozen = Record("state", 3, host="a", note="frozen")
+    outcome = Outcome(seed=1)
+    run._report(Judge([*states, frozen]), ["some hosts do not stop"], outcome)
+    assert [(each.invariant, each.proof) for each in outcome.violations] == [
+        ("recovery", (states[1], frozen)),
+        ("events", (states[1], frozen)),
+    ]
+    assert "only 0 messages were handled, 2000 are the least" in outcome.violations[1].text
+    assert "0 messages sent, 0 of them with no fault on their way, 0 lost to faults, 0 late" in outcome.line()
