@@ -34,19 +34,28 @@ def test_every_log_line_is_explained_and_no_other() -> None:
     assert [line[:2] for line in shown - logged] == []  # what the code does not say any more
 
 
-def test_each_guarantee_names_tests_that_exist() -> None:
-    text = (DOCS / "guarantees.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
-    assert all(test for _, test in named)
-    for file, test in named:
+def check_tests_exist(text: str) -> None:
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
         there = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
         assert test in there, f"{file}::{test}"
+
+
+def test_each_guarantee_names_tests_that_exist() -> None:
+    text = (DOCS / "guarantees.md").read_text(encoding="utf-8")
+    assert re.findall(r"`tests/[\w/]+\.py`", text) == []
+    check_tests_exist(text)
     sections = re.split(r"^## (?=\d\. )", text, flags=re.MULTILINE)[1:]
     assert [section[:2] for section in sections] == [f"{number}." for number in range(1, 9)]
     for section in sections:
         assert "**Not promised.**" in section
         assert re.search(r"`tests/[\w/]+\.py::test_\w+`", section)
+
+
+def test_each_finding_of_the_chaos_runs_names_its_test() -> None:
+    for _, by, tests in table("docs/chaos.md", "## What it found", "what"):
+        assert "::test_" in tests, by
+        check_tests_exist(tests)
 
 
 def test_the_reference_has_every_public_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import gevent
@@ -10,7 +11,7 @@ from gevent.hub import get_hub
 from greenlet import getcurrent
 
 from tests.support import in_background, until
-from theatre_gevent import Clock, Host, Ref, Shutdown, SystemClock
+from theatre_gevent import Clock, DatabaseUnavailable, Host, Ref, Shutdown, SystemClock
 from theatre_gevent.testing import VirtualClock
 
 Pass = Callable[[float], object]
@@ -135,6 +136,18 @@ def test_a_suspended_machine_is_seen_by_boottime_and_wall_time_alone(clock: Virt
     assert clock.monotonic() == monotonic + 1
     assert clock.boottime() == boot + 3601
     assert clock.time() == pytest.approx(wall + 3601)
+
+
+def test_a_host_with_a_lease_goes_by_the_time_that_counts_suspension() -> None:
+    """The lease is at the database, which goes on while this machine sleeps."""
+    clock = SystemClock()
+    assert clock.monotonic is time.monotonic
+    host = Host(clock=clock, listen="127.0.0.1:0", dsn="host=127.0.0.1 port=1 dbname=none connect_timeout=2")
+    with pytest.raises(DatabaseUnavailable):
+        host.start()
+    assert clock.monotonic is clock.boottime
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        assert clock.boottime.args == (time.CLOCK_BOOTTIME,)  # type: ignore[attr-defined]
 
 
 def test_an_interrupted_virtual_sleep_leaves_no_timer(clock: VirtualClock) -> None:
