@@ -260,6 +260,49 @@ def test_from_another_thread(hosts: Hosts) -> None:
     assert pool.apply(a.cancel_schedule, (schedule,))
 
 
+class Held(PostgresSchedules):
+    """A database whose answer to one kind of call waits, once, for `go`."""
+
+    def __init__(self, store: PostgresSchedules, name: str) -> None:
+        self._pool = store._pool
+        self._life = store._life
+        self._name: str | None = name
+        self.answered = Event()
+        self.go = Event()
+
+    def _wait(self, name: str) -> None:
+        if name == self._name:
+            self._name = None
+            self.answered.set()
+            self.go.wait()
+
+    def claim(self, at_most: int) -> Claim | None:
+        found = super().claim(at_most)
+        self._wait("claim")
+        return found
+
+    def adjust(self, epoch: int, changes: Any) -> None:
+        super().adjust(epoch, changes)
+        self._wait("adjust")
+
+
+@pytest.mark.parametrize("call", ["claim", "adjust"])
+def test_what_is_written_while_a_claim_is_under_way_does_not_wait_for_the_next_sweep(hosts: Hosts, call: str) -> None:
+    """The claim has not seen it, and that it is due was announced before the claim's answer came."""
+    (a,) = hosts.start("a", schedule_recovery_interval=3600.0)
+    schedules = a._schedules
+    assert isinstance(schedules, DurableSchedules)
+    assert isinstance(schedules._store, PostgresSchedules)
+    a.send_cron(Ref("a", "cron"), "recurring", hourly())
+    execute(hosts.dsn, "UPDATE schedules SET due_us = due_us - %s, at_us = 0", 5 * 60 * MINUTE)
+    schedules._store = held = Held(schedules._store, call)
+    a.send_after(Ref("a", "1"), "first", 0)
+    assert held.answered.wait(20)
+    a.send_after(Ref("a", "2"), "second", 0)
+    held.go.set()
+    until(lambda: sorted(hosts.messages()) == ["first", "recurring", "second"], 20)
+
+
 # -- recurring messages ------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from ..logic.bodies import MAX_BODY, dump_body, load_body
 from ..logic.body_types import BadBody
 from ..logic.schedules import ONCE, Row, Schedule, check_delay, check_id, check_misfire, decide, moment
 from ..messages import Ref
+from .alarm import Alarm
 from .batches import Batches
 from .carriers import HANDLED, UNTRIED, Carriers, Held
 from .confirming import Confirming
@@ -79,11 +80,10 @@ class DurableSchedules:
         self._inserts: Batches[Row, int | None] = Batches(self._insert, _BATCH)
         self._held: dict[tuple[str, int], Held] = {}
         self._settled = Event()
-        self._changed = Event()
+        self._alarm = Alarm(self._clock)
         self._greenlet: Greenlet[..., None] | None = None
-        self._until = 0.0
-        self._ahead = 0.0
-        """The database's time less this host's monotonic time, in seconds."""
+        self._ahead: float | None = None
+        """The database's time less this host's monotonic time, in seconds; None until a claim has told."""
         self._sweep_at = 0.0
         self._doubtful = 0
         self._failures = 0
@@ -174,7 +174,7 @@ class DurableSchedules:
                     raise
                 # The row may have been there, and been handled meanwhile: then this is another attempt, and says so.
                 row = replace(row, attempt=1)
-        self._expect(0.0 if due_us is None else due_us / 1e6 - self._ahead)
+        self._alarm.expect(0.0 if due_us is None else self._local(due_us))
         return row.id
 
     def _insert(self, rows: list[Row]) -> list[int | BaseException | None]:
@@ -203,14 +203,14 @@ class DurableSchedules:
         if not self._stopped:
             self._running = self._carriers.open = True
             self._sweep_at = 0.0
-            self._expect(0.0)
+            self._alarm.expect(0.0)
 
     def stop(self) -> None:
         """Claim nothing any more: the host stops."""
         self._stopped = True
         self._running = False
         self._carriers.empty()
-        self._expect(0.0)
+        self._alarm.expect(0.0)
 
     def finish(self, timeout: float) -> None:
         """Wait until what has been sent is handled and confirmed; the rest goes back to the database."""
@@ -242,7 +242,9 @@ class DurableSchedules:
 
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the counters of schedules."""
-        late = self._clock.monotonic() + self._ahead - min((due for _, due in self._held), default=2**62) / 1e6
+        late = 0.0
+        if self._held:
+            late = self._clock.monotonic() - self._local(min(due for _, due in self._held))
         return {
             "schedules_pending": self._pending,
             "schedules_fired": self._fired,
@@ -256,6 +258,7 @@ class DurableSchedules:
     def _run(self) -> None:
         """Body of the greenlet that claims."""
         while not self._stopped:
+            self._alarm.begin()
             wait = _FAR_AWAY
             if self._running:
                 try:
@@ -266,14 +269,18 @@ class DurableSchedules:
                 except Exception:
                     log.exception("due schedules could not be looked for")
                     wait = 1.0
-            self._sleep(wait)
+            self._alarm.wait(wait)
 
     def _step(self) -> float:
         """Claim what is due; returns in how many seconds there is more to do."""
         now = self._clock.monotonic()
         if now >= self._sweep_at:
-            self._sweep()
-            self._sweep_at = now + self._interval
+            self._sweep_at = now + self._interval  # before it, since `resume` may ask for another one meanwhile
+            try:
+                self._sweep()
+            except Exception:
+                self._sweep_at = 0.0
+                raise
         room = min(_BATCH, _HELD - len(self._held))
         self._starved = room < _BATCH or self._carriers.full
         if self._starved:
@@ -281,13 +288,12 @@ class DurableSchedules:
         claim = self._store.claim(room)
         if claim is None:
             return min(1.0, self._interval)  # no life, no claim
-        now = self._clock.monotonic()
-        self._ahead = claim.now_us / 1e6 - now
+        self._ahead = claim.now_us / 1e6 - self._clock.monotonic()
         self._take([held for row in claim.rows if (held := self._decode(row)) is not None], claim.now_us / 1e6)
         if len(claim.rows) == room:
             return 0.0
-        due = self._sweep_at if claim.next_us is None else min(self._sweep_at, claim.next_us / 1e6 - self._ahead)
-        return max(0.0, due - now)
+        due = self._sweep_at if claim.next_us is None else min(self._sweep_at, self._local(claim.next_us))
+        return max(0.0, due - self._clock.monotonic())
 
     def _failed(self, error: DatabaseError) -> float:
         self._failures += 1
@@ -316,23 +322,9 @@ class DurableSchedules:
             if lost:
                 store.give_back(epoch, lost, untried=False)
 
-    def _sleep(self, seconds: float) -> None:
-        """Wait for so long, or until something is to be done earlier."""
-        clock = self._clock
-        self._until = clock.monotonic() + seconds
-        while (left := self._until - clock.monotonic()) > 0 and not self._stopped:
-            self._changed.clear()
-            timer = clock.call_later(left, self._changed.set)
-            try:
-                self._changed.wait()
-            finally:
-                timer.cancel()
-
-    def _expect(self, due: float) -> None:
-        """Look at the latest at `due`, in monotonic seconds."""
-        if due < self._until:
-            self._until = due
-            self._changed.set()
+    def _local(self, us: int) -> float:
+        """Return a time of the database in this host's monotonic seconds; long ago if nobody knows yet."""
+        return 0.0 if self._ahead is None else us / 1e6 - self._ahead
 
     # -- what was claimed --------------------------------------------------------------------------------------
 
@@ -401,7 +393,7 @@ class DurableSchedules:
     def _done(self, held: Held, following: int | None) -> None:
         """A due time is over; `following` is the next one."""
         if following is not None:
-            held.again = following - self._ahead
+            held.again = self._local(following * 1_000_000)
         self._confirming.done(held, None if following is None else following * 1_000_000)
 
     def _confirmed(self, held: Held) -> None:
@@ -409,10 +401,10 @@ class DurableSchedules:
         self._held.pop(held.key, None)
         self._settled.set()
         if held.again is not None:
-            self._expect(held.again)
+            self._alarm.expect(held.again)
         if self._starved and len(self._held) <= _HELD - 2 * _BATCH and not self._carriers.full:
             self._starved = False
-            self._expect(0.0)
+            self._alarm.expect(0.0)
 
 
 def _show(row: Row) -> Schedule:

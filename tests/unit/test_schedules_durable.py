@@ -1,0 +1,253 @@
+"""Schedules that are rows of a table: one in memory, under a virtual clock, and slow where a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from gevent.event import Event
+from msgspec.structs import replace
+
+from theatre_gevent import Context, Host, Initialize, Ref, Shutdown
+from theatre_gevent.logic.schedules import Claim, Row
+from theatre_gevent.scheduling.durable import DurableSchedules
+from theatre_gevent.testing import VirtualClock
+
+A = Ref("a", "1")
+HOUR = 3600 * 1_000_000
+EPOCH = 7
+
+
+class Table:
+    """A `ScheduleStore` in memory.
+
+    Attributes:
+        held: Calls by name whose answers wait, once each, for an event.
+        failing: Calls by name that raise, once each, before they do anything.
+    """
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.rows: dict[str, Row] = {}
+        self.at: dict[str, int] = {}
+        self.held: dict[str, Event] = {}
+        self.failing: dict[str, Exception] = {}
+
+    def hold(self, name: str) -> Event:
+        self.held[name] = event = Event()
+        return event
+
+    def _begin(self, name: str) -> None:
+        if name in self.failing:
+            raise self.failing.pop(name)
+
+    def _end(self, name: str) -> None:
+        if name in self.held:
+            self.held.pop(name).wait()
+
+    def _change(self, key: str, old_us: int, **changes: Any) -> None:
+        row = self.rows.get(key)
+        if row is not None and row.due_us == old_us:
+            self.rows[key] = replace(row, **changes)
+
+    def now(self) -> int:
+        return int(self._clock.time() * 1_000_000)
+
+    def problem(self, ref: Ref) -> str | None:
+        return None
+
+    def insert(self, rows: Sequence[Row]) -> dict[str, int]:
+        self._begin("insert")
+        dues = {}
+        for row in rows:
+            dues[row.id] = self.at[row.id] = row.due_us + (self.now() if row.expression is None else 0)
+            self.rows[row.id] = replace(row, due_us=dues[row.id])
+        self._end("insert")
+        return dues
+
+    def claim(self, at_most: int) -> Claim | None:
+        self._begin("claim")
+        now = self.now()
+        waiting = sorted(
+            (self.at[key], key) for key, row in self.rows.items() if row.epoch is None and row.error is None
+        )
+        for key in (due := [key for at, key in waiting if at <= now][:at_most]):
+            row = self.rows[key]
+            self.rows[key] = replace(row, host_id="x", epoch=EPOCH, attempt=row.attempt + 1)
+        rows = [self.rows[key] for key in due]
+        next_us = next((at for at, _ in waiting if at > now), None)
+        self._end("claim")
+        return Claim(now, next_us, rows)
+
+    def adjust(self, epoch: int, changes: Sequence[tuple[str, int, int]]) -> None:
+        self._begin("adjust")
+        for key, old, new in changes:
+            self._change(key, old, due_us=new)
+        self._end("adjust")
+
+    def done(self, handled: Sequence[tuple[str, int, int | None]]) -> None:
+        self._begin("done")
+        for key, due_us, following in handled:
+            if following is not None:
+                self.at[key] = following
+                self._change(key, due_us, due_us=following, attempt=0, host_id=None, epoch=None)
+            elif key in self.rows and self.rows[key].due_us == due_us:
+                del self.rows[key]
+        self._end("done")
+
+    def give_back(self, epoch: int, rows: Sequence[tuple[str, int, int]], *, untried: bool) -> None:
+        self._begin("give back")
+        for key, due_us, wait in rows:
+            if key in self.rows:
+                self.at[key] = self.now() + wait
+                attempt = self.rows[key].attempt - untried
+                self._change(key, due_us, host_id=None, epoch=None, attempt=attempt)
+        self._end("give back")
+
+    def park(self, epoch: int, schedule_id: str, error: str) -> None:
+        self.rows[schedule_id] = replace(self.rows[schedule_id], error=error, host_id=None, epoch=None)
+
+    def unpark(self) -> int:
+        return 0
+
+    def recover(self) -> int:
+        self._begin("recover")
+        self._end("recover")
+        return 0
+
+    def claimed(self) -> tuple[int, list[tuple[str, int]]]:
+        return EPOCH, [(row.id, row.due_us) for row in self.rows.values() if row.epoch == EPOCH]
+
+    def count(self, at_most: int) -> int:
+        return len(self.rows)
+
+    def cancel(self, schedule_id: str) -> bool:
+        return self.rows.pop(schedule_id, None) is not None
+
+    def read(self, at_most: int) -> list[Row]:
+        return sorted(self.rows.values(), key=lambda row: (row.error is None, row.due_us))[:at_most]
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+
+class Seen:
+    """What the actors got, and when."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._start = clock.monotonic()
+        self.came: list[tuple[float, Any]] = []
+
+    def receive(self, ctx: Context) -> None:
+        if not isinstance(ctx.message, (Initialize, Shutdown)):
+            self.came.append((self._clock.monotonic() - self._start, ctx.message))
+
+    def messages(self) -> list[Any]:
+        return [message for _, message in self.came]
+
+
+@pytest.fixture
+def seen(host: Host, clock: VirtualClock) -> Seen:
+    seen = Seen(clock)
+    host.register_actor("a", seen.receive)
+    return seen
+
+
+@pytest.fixture
+def table(clock: VirtualClock) -> Table:
+    return Table(clock)
+
+
+@pytest.fixture
+def schedules(host: Host, clock: VirtualClock, seen: Seen, table: Table) -> Iterator[DurableSchedules]:
+    """They look at the table each minute, and have just done so."""
+    schedules = DurableSchedules(host._dispatcher, table, 60.0)
+    schedules.start()
+    clock.settle()
+    yield schedules
+    schedules.stop()
+    schedules.finish(0.0)
+    clock.settle()
+
+
+def make_overdue(schedules: DurableSchedules, table: Table) -> str:
+    """Make a recurring one that has been missed for hours: what is fired is written down before."""
+    key = schedules.send_cron(A, "recurring", "0 * * * *", None, "once")
+    row = table.rows[key]
+    table.rows[key] = replace(row, due_us=row.due_us - 5 * HOUR)
+    table.at[key] = 0
+    return key
+
+
+# -- when it looks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["claim", "adjust", "recover"])
+def test_what_is_written_while_the_table_is_asked_is_not_overslept(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen, call: str
+) -> None:
+    make_overdue(schedules, table)
+    if call == "recover":
+        clock.advance(59)
+    gate = table.hold(call)
+    schedules.send_after(A, "first", 0)
+    clock.advance(1)
+    assert not table.held, "it is asked and has not answered"
+    schedules.send_after(A, "second", 0)
+    schedules.send_after(A, "third", 2)
+    clock.settle()
+    gate.set()
+    clock.settle()
+    assert sorted(seen.messages()) == ["first", "recurring", "second"]
+    clock.advance(2)
+    assert sorted(seen.messages()) == ["first", "recurring", "second", "third"]
+
+
+def test_at_the_very_beginning_too(host: Host, clock: VirtualClock, table: Table, seen: Seen) -> None:
+    """Before the first answer nobody knows the table's time."""
+    schedules = DurableSchedules(host._dispatcher, table, 60.0)
+    gate = table.hold("claim")
+    schedules.start()
+    clock.settle()
+    schedules.send_after(A, "x", 0)
+    gate.set()
+    clock.settle()
+    assert seen.messages() == ["x"]
+    schedules.stop()
+    schedules.finish(0.0)
+
+
+def test_a_slow_answer_does_not_add_to_the_wait(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen
+) -> None:
+    make_overdue(schedules, table)
+    gate = table.hold("adjust")
+    schedules.send_after(A, "later", 8)
+    schedules.send_after(A, "first", 0)
+    clock.advance(5)
+    assert not table.held
+    gate.set()
+    clock.advance(10)
+    assert [came for came in seen.came if came[1] == "later"] == [(8.0, "later")]
+
+
+def test_resumed_while_it_sweeps_it_sweeps_again(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table
+) -> None:
+    """What the sweep has seen was of the time before."""
+    gate = table.hold("recover")
+    clock.advance(60)
+    assert not table.held
+    schedules.pause()
+    schedules.resume()
+    again = table.hold("recover")
+    gate.set()
+    clock.settle()
+    assert not table.held
+    again.set()
+    clock.settle()
