@@ -9,9 +9,10 @@ import pytest
 from gevent.event import Event
 from msgspec.structs import replace
 
-from theatre_gevent import Context, Host, Initialize, Ref, Shutdown
+from theatre_gevent import Context, DatabaseUnavailable, Host, Initialize, Ref, Shutdown
 from theatre_gevent.logic.schedules import Claim, Row
 from theatre_gevent.scheduling.durable import DurableSchedules
+from theatre_gevent.scheduling.rows import Held
 from theatre_gevent.testing import VirtualClock
 
 A = Ref("a", "1")
@@ -251,3 +252,61 @@ def test_resumed_while_it_sweeps_it_sweeps_again(
     assert not table.held
     again.set()
     clock.settle()
+
+
+# -- rows that can't be sent -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("due_us", [-(1 << 62), -1, 250_000_000_000_000_001, (1 << 63) - 1])
+@pytest.mark.parametrize("attempt", [0, 3])
+@pytest.mark.parametrize("recurs", ["", "once", "all", "skip"])
+def test_a_due_time_beyond_all_calendars_is_put_aside_and_blocks_nothing(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen, due_us: int, attempt: int, recurs: str
+) -> None:
+    bad = schedules.send_cron(A, "bad", "* * * * *", None, recurs) if recurs else schedules.send_after(A, "bad", 1)
+    table.rows[bad] = replace(table.rows[bad], due_us=due_us, attempt=attempt)
+    table.at[bad] = 0
+    for number in range(5):
+        schedules.send_after(A, number, 0)
+    clock.advance(0)
+    assert seen.messages() == list(range(5))
+    row = table.rows.pop(bad)
+    assert row.error is not None
+    assert str(due_us) in row.error
+    assert table.rows == {}
+    assert not schedules._held
+    assert schedules.counters()["schedules_lag_ms"] == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), DatabaseUnavailable("away")])
+def test_whatever_fails_what_was_claimed_is_given_back(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen, error: Exception
+) -> None:
+    for _ in range(3):
+        make_overdue(schedules, table)
+    table.failing["adjust"] = error
+    schedules.send_after(A, "first", 0)
+    clock.advance(0)
+    assert seen.messages() == ["first"]
+    assert not schedules._held
+    assert {row.attempt for row in table.rows.values()} == {0}, "nobody has got them"
+    clock.advance(3)
+    assert seen.messages() == ["first"] + 3 * ["recurring"]
+
+
+def test_a_row_that_nobody_foresaw_is_put_aside(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [schedules.send_after(A, number, 1) for number in range(4)]
+    read = Held.read
+
+    def fail(held: Held, cron: Any) -> None:
+        if held.row.id == made[1]:
+            raise ZeroDivisionError
+        read(held, cron)
+
+    monkeypatch.setattr(Held, "read", fail)
+    clock.advance(1)
+    assert seen.messages() == [0, 2, 3]
+    assert [row.error for row in table.rows.values()] == ["ZeroDivisionError"]
+    assert not schedules._held

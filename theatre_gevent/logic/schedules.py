@@ -29,6 +29,9 @@ GRACE = 60.0
 STEP_BACK = 3 * 3600.0
 """Seconds by which the wall clock may be set back before due times are counted anew, as cron(8) of Debian does."""
 
+MAX_DUE = 250_000_000_000_000_000
+"""The last due time that anything can have, in microseconds since the epoch: in the year 9892."""
+
 _LOOK_BACK = (180.0, 7200.0, 2 * 86400.0, 64 * 86400.0, 3 * 366 * 86400.0)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -43,7 +46,7 @@ class Firing(Struct, frozen=True, array_like=True, gc=False):
     """
 
     schedule_id: Annotated[str, Meta(max_length=200)]
-    due_us: Annotated[int, Meta(ge=0, le=250_000_000_000_000_000)]
+    due_us: Annotated[int, Meta(ge=0, le=MAX_DUE)]
     attempt: Annotated[int, Meta(ge=1, le=1 << 31)] = 1
 
     @property
@@ -206,6 +209,17 @@ def check_delay(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MAX_TIMEOUT:
         return float(value)
     raise InvalidSchedule(f"delay must be a number of seconds, 0 or more and less than {MAX_TIMEOUT:g}, got {value!r}")
+
+
+def check_due(value: int) -> int:
+    """Return a due time, in microseconds since the epoch.
+
+    Raises:
+        InvalidSchedule: It is before 1970, or beyond all calendars.
+    """
+    if 0 <= value <= MAX_DUE:
+        return value
+    raise InvalidSchedule(f"due_us must be from 0 to {MAX_DUE}, the years 1970 to 9892, got {value}")
 
 
 def check_misfire(value: object) -> str:

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.dispatcher import Dispatcher
-    from ..logic.schedules import Row
     from ..messages import Ref
-    from .cron import Cron
+    from .rows import Held
 
 log = logging.getLogger("theatre_gevent.schedules")
 
@@ -56,29 +55,6 @@ _PARKED = 512
 
 HANDLED, TRIED, UNTRIED = range(3)
 """How it went: it has been handled, or is a dead letter; perhaps it has been handled; nobody has got it."""
-
-
-class Held:
-    """A claimed row, decoded.
-
-    Attributes:
-        again: When there will be more to do about the schedule, in monotonic seconds.
-    """
-
-    __slots__ = ("again", "body", "cron", "ref", "row", "sender")
-
-    def __init__(self, row: Row, ref: Ref, sender: Ref | None, body: Any, cron: Cron | None) -> None:
-        self.row = row
-        self.ref = ref
-        self.sender = sender
-        self.body = body
-        self.cron = cron
-        self.again: float | None = None
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Which due time of which schedule."""
-        return self.row.id, self.row.due_us
 
 
 class Carriers:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..clock import Clock
-    from .carriers import Held
+    from .rows import Held
     from .store import ScheduleStore
 
 log = logging.getLogger("theatre_gevent.schedules")

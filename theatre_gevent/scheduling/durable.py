@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import deque
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,18 +20,18 @@ from msgspec.structs import replace
 
 from ..core.native import get_ident
 from ..errors import AnswerLost, DatabaseError, DatabaseRefused, InvalidRef, TheatreError
-from ..logic.bodies import MAX_BODY, dump_body, load_body
-from ..logic.body_types import BadBody
-from ..logic.schedules import ONCE, Row, Schedule, check_delay, check_id, check_misfire, decide, moment
-from ..messages import Ref
+from ..logic.bodies import MAX_BODY, dump_body
+from ..logic.schedules import ONCE, Row, Schedule, check_delay, check_id, check_misfire, decide
 from .alarm import Alarm
 from .batches import Batches
-from .carriers import HANDLED, UNTRIED, Carriers, Held
+from .carriers import HANDLED, UNTRIED, Carriers
 from .confirming import Confirming
 from .cron import Cron
+from .rows import Held, show
 
 if TYPE_CHECKING:
     from ..core.dispatcher import Dispatcher
+    from ..messages import Ref
     from .store import ScheduleStore
 
 log = logging.getLogger("theatre_gevent.schedules")
@@ -141,7 +142,7 @@ class DurableSchedules:
         if get_ident() != dispatcher.thread:
             return dispatcher.threads.call(self.pending, (), self._patience)  # type: ignore[no-any-return]
         self._check_can_wait()
-        return [_show(row) for row in self._store.read(_SHOWN)]
+        return [show(row) for row in self._store.read(_SHOWN)]
 
     @property
     def _patience(self) -> float:
@@ -289,7 +290,7 @@ class DurableSchedules:
         if claim is None:
             return min(1.0, self._interval)  # no life, no claim
         self._ahead = claim.now_us / 1e6 - self._clock.monotonic()
-        self._take([held for row in claim.rows if (held := self._decode(row)) is not None], claim.now_us / 1e6)
+        self._take(claim.rows, claim.now_us / 1e6)
         if len(claim.rows) == room:
             return 0.0
         due = self._sweep_at if claim.next_us is None else min(self._sweep_at, self._local(claim.next_us))
@@ -328,50 +329,52 @@ class DurableSchedules:
 
     # -- what was claimed --------------------------------------------------------------------------------------
 
-    def _decode(self, row: Row) -> Held | None:
-        """Return what a row says; one that says nothing that can be sent is put aside."""
-        held = Held(row, Ref("?", "?"), None, None, None)
-        self._held[held.key] = held
+    def _take(self, rows: list[Row], now: float) -> None:
+        """Send claimed rows, of recurring schedules those due times that their misfire policies leave."""
+        found = deque(map(Held, rows))
+        self._held.update((held.key, held) for held in found)
+        moved: deque[tuple[Held, int]] = deque()
         try:
-            held.ref = Ref(row.actor_type, row.actor_id)
-            if row.sender_type is not None and row.sender_id is not None:
-                held.sender = Ref(row.sender_type, row.sender_id)
-            held.body = load_body(row.body)
-            if row.expression is not None:
-                held.cron = self._cron(row.expression, row.tz)
-        except (BadBody, TheatreError) as error:
+            while found:
+                held = found[0]
+                due_us = self._choose(held, now)
+                if due_us == held.row.due_us:
+                    self._carriers.carry(held)
+                elif due_us is not None:
+                    moved.append((held, due_us))
+                found.popleft()
+            self._move(moved)
+        except Exception:  # whatever it is, nobody else would ever give these back
+            for held in (*found, *(held for held, _ in moved)):
+                self._settle(held, UNTRIED)
+            raise
+
+    def _choose(self, held: Held, now: float) -> int | None:
+        """Return for which due time a claimed row is to be sent, None if it is not to be sent now."""
+        row = held.row
+        try:
+            held.read(self._cron)
+            if held.cron is None or row.attempt > 1:
+                return row.due_us
+            decision = decide(held.cron.next_after, row.due_us // 1_000_000, now, row.misfire or ONCE, limit=1)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong with this row alone: put it aside
             log.error("schedule %s for %s/%s can't be sent: %s", row.id, row.actor_type, row.actor_id, error)
             self._confirming.park(held, str(error) or type(error).__name__)
             return None
-        return held
+        if not decision.fire:
+            self._done(held, decision.next_due)
+            return None
+        return decision.fire[0] * 1_000_000
 
-    def _take(self, found: list[Held], now: float) -> None:
-        """Send claimed rows, of recurring schedules those due times that their misfire policies leave."""
-        moved: list[tuple[Held, int]] = []
-        for held in found:
-            row, cron = held.row, held.cron
-            if cron is None or row.attempt > 1:
-                self._carriers.carry(held)
-                continue
-            decision = decide(cron.next_after, row.due_us // 1_000_000, now, row.misfire or ONCE, limit=1)
-            if not decision.fire:
-                self._done(held, decision.next_due)
-            elif (due_us := decision.fire[0] * 1_000_000) == row.due_us:
-                self._carriers.carry(held)
-            else:
-                moved.append((held, due_us))
+    def _move(self, moved: deque[tuple[Held, int]]) -> None:
+        """Send rows for other due times than theirs. Written down before, so that another attempt is for the same."""
         if not moved:
             return
-        # Written down before they are sent, so that another attempt is one for the same due time.
         epoch = moved[0][0].row.epoch
         assert epoch is not None
-        try:
-            self._store.adjust(epoch, [(*held.key, due_us) for held, due_us in moved])
-        except DatabaseError:
-            for held, _ in moved:
-                self._settle(held, UNTRIED)
-            raise
-        for held, due_us in moved:
+        self._store.adjust(epoch, [(*held.key, due_us) for held, due_us in moved])
+        while moved:
+            held, due_us = moved.popleft()
             del self._held[held.key]
             held.row = replace(held.row, due_us=due_us)
             self._held[held.key] = held
@@ -405,15 +408,3 @@ class DurableSchedules:
         if self._starved and len(self._held) <= _HELD - 2 * _BATCH and not self._carriers.full:
             self._starved = False
             self._alarm.expect(0.0)
-
-
-def _show(row: Row) -> Schedule:
-    error, body = row.error, None
-    try:
-        body = load_body(row.body)
-    except BadBody as problem:
-        error = error or str(problem)
-    sender = None if row.sender_type is None or row.sender_id is None else Ref(row.sender_type, row.sender_id)
-    tz = None if row.expression is None else row.tz or "UTC"
-    ref, due = Ref(row.actor_type, row.actor_id), moment(row.due_us / 1e6)
-    return Schedule(row.id, ref, body, due, row.expression, tz, row.misfire, sender, row.attempt, error)
