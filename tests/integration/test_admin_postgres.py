@@ -8,6 +8,7 @@ import gevent
 import pytest
 
 from tests.integration.admin_support import ask, get
+from tests.postgres import execute
 from tests.support import in_background, until
 from theatre_gevent import Host, Ref
 
@@ -78,3 +79,35 @@ def test_a_host_that_left_is_not_listed(pair: tuple[Host, Host]) -> None:
     assert [entry["answered"] for entry in get(a, "/cluster/all-status")["hosts"]] == [True, True]
     b.stop()
     until(lambda: [entry["host_id"] for entry in get(a, "/cluster/hosts")["hosts"]] == ["a"], 20)
+
+
+def test_rows_that_can_not_be_sent_are_listed(pair: tuple[Host, Host], dsn: str) -> None:
+    """Whatever is wrong with them, and with what can be shown of them; the address answers."""
+    a, b = pair
+    bad = {
+        "body": "body = '\\xc1'",
+        "actor_id": "actor_id = ''",
+        "actor_type": "actor_type = ''",
+        "sender": "sender_type = '', sender_id = ''",
+        "due_us": "due_us = -1",
+        "expression": "expression = 'nonsense'",
+        "tz": "tz = 'Nowhere'",
+    }
+    for name, change in bad.items():
+        made = a.send_cron(Ref("x", name), "hello", "@yearly")
+        execute(dsn, f"UPDATE schedules SET {change} WHERE id = %s", made)  # noqa: S608
+    before = get(b, "/cluster/schedules")["schedules"]  # nobody has found out yet
+    assert sum(entry["error"] is not None for entry in before) == 5
+    execute(dsn, "UPDATE schedules SET at_us = 0")
+    a.send_after(Ref("x", "good"), "hello", 0)
+    until(lambda: execute(dsn, "SELECT count(*) FROM schedules WHERE error IS NOT NULL") == [(len(bad),)], 20)
+    for host, path in ((a, "/cluster/schedules"), (b, "/cluster/all-schedules")):
+        entries = get(host, path)["schedules"]
+        assert len(entries) == len(bad)
+        assert {(entry["attempt"], entry["kind"]) for entry in entries} == {(1, "cron")}
+        assert all(entry["error"] for entry in entries)
+        assert {entry["actor_id"] for entry in entries} == {*bad.keys() - {"actor_id"}, "?"}
+        assert sum(entry["body"] == "'hello'" for entry in entries) == len(bad) - 1
+        assert min(entry["next_fire"] for entry in entries) == "1970-01-01T00:00:00.000Z"
+    for host in pair:
+        assert {schedule.ref for schedule in host.schedules()} >= {Ref("x", "?"), Ref("?", "actor_type")}

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..logic.bodies import load_body
-from ..logic.body_types import BadBody
-from ..logic.schedules import Schedule, check_due, moment
+from ..logic.schedules import MAX_DUE, Schedule, check_due, moment
 from ..messages import Ref
-from .cron import Cron
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..logic.schedules import Row
+    from .cron import Cron
 
-_NOBODY = Ref("?", "?")
+_UNKNOWN = "?"
+_NOBODY = Ref(_UNKNOWN, _UNKNOWN)
 
 
 class Held:
@@ -40,7 +40,7 @@ class Held:
         """Which due time of which schedule."""
         return self.row.id, self.row.due_us
 
-    def read(self, cron: Callable[[str, str | None], Cron]) -> None:
+    def read(self, cron: Callable[[str, str | None], Cron | None]) -> None:
         """Read the row.
 
         Args:
@@ -51,25 +51,24 @@ class Held:
             BadBody: The same, of the message itself.
         """
         row = self.row
+        self.body = load_body(row.body)
         check_due(row.due_us)
         self.ref = Ref(row.actor_type, row.actor_id)
-        self.sender = _sender(row)
-        self.body = load_body(row.body)
+        if row.sender_type is not None and row.sender_id is not None:
+            self.sender = Ref(row.sender_type, row.sender_id)
         if row.expression is not None:
             self.cron = cron(row.expression, row.tz)
 
 
 def show(row: Row) -> Schedule:
-    """Return a row as `host.schedules()` shows it."""
-    error, body = row.error, None
+    """Return a row as `host.schedules()` shows it: as much of it as can be shown."""
+    held, error = Held(row), row.error
     try:
-        body = load_body(row.body)
-    except BadBody as problem:
-        error = error or str(problem)
+        held.read(lambda *_: None)  # making it takes its time, and nobody asks for it
+    except Exception as problem:  # noqa: BLE001 - a row that can't be read is shown to be seen
+        error = error or str(problem) or type(problem).__name__
+    ref = Ref(row.actor_type or _UNKNOWN, row.actor_id or _UNKNOWN)
+    sender = Ref(row.sender_type, row.sender_id) if row.sender_type and row.sender_id else None
+    due = moment(min(max(row.due_us, 0), MAX_DUE) / 1e6)
     tz = None if row.expression is None else row.tz or "UTC"
-    ref, due = Ref(row.actor_type, row.actor_id), moment(row.due_us / 1e6)
-    return Schedule(row.id, ref, body, due, row.expression, tz, row.misfire, _sender(row), row.attempt, error)
-
-
-def _sender(row: Row) -> Ref | None:
-    return None if row.sender_type is None or row.sender_id is None else Ref(row.sender_type, row.sender_id)
+    return Schedule(row.id, ref, held.body, due, row.expression, tz, row.misfire, sender, row.attempt, error)
