@@ -401,6 +401,28 @@ def test_a_full_inbox_holds_up_nobody_else(hosts: Hosts) -> None:
     assert len(hosts.seen) == 180, "each once"
 
 
+@pytest.mark.parametrize(("actors", "each"), [(24, 1100), (300, 16)])
+def test_many_stuck_actors_hold_up_nobody_else(hosts: Hosts, actors: int, each: int) -> None:
+    """More than a host has claimed at a time, and more than it has under way."""
+    (a,) = hosts.start("a", drain_timeout=20.0)
+    go = Event()
+    hosts.on_message = lambda ctx: None if ctx.actor_ref.id == "free" else go.wait()
+    execute(
+        hosts.dsn,
+        "INSERT INTO schedules (id, actor_type, actor_id, body, due_us, at_us) "
+        "SELECT 'pg-' || n, 'a', (n %% %s)::text, '\\x01', 1000000 + n, 1000000 + n FROM generate_series(1, %s) n",
+        actors,
+        actors * each,
+    )
+    try:
+        until(lambda: len(hosts.seen) == actors, 30)
+        a.send_after(Ref("a", "free"), "free", 0)
+        until(lambda: hosts.messages().count("free") == 1, 40)
+        assert len(hosts.seen) == actors + 1
+    finally:
+        go.set()
+
+
 # -- rows that can't be sent -------------------------------------------------------------------------------------
 
 

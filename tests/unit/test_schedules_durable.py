@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 
 from theatre_gevent import Context, DatabaseUnavailable, Host, Initialize, Ref, Shutdown
 from theatre_gevent.logic.schedules import Claim, Row
+from theatre_gevent.scheduling import carriers, durable
 from theatre_gevent.scheduling.durable import DurableSchedules
 from theatre_gevent.scheduling.rows import Held
 from theatre_gevent.testing import VirtualClock
@@ -26,6 +28,7 @@ class Table:
     Attributes:
         held: Calls by name whose answers wait, once each, for an event.
         failing: Calls by name that raise, once each, before they do anything.
+        returned: When rows were given back.
     """
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -34,6 +37,7 @@ class Table:
         self.at: dict[str, int] = {}
         self.held: dict[str, Event] = {}
         self.failing: dict[str, Exception] = {}
+        self.returned: list[float] = []
 
     def hold(self, name: str) -> Event:
         self.held[name] = event = Event()
@@ -99,6 +103,7 @@ class Table:
 
     def give_back(self, epoch: int, rows: Sequence[tuple[str, int, int]], *, untried: bool) -> None:
         self._begin("give back")
+        self.returned += [self._clock.monotonic()] * len(rows)
         for key, due_us, wait in rows:
             if key in self.rows:
                 self.at[key] = self.now() + wait
@@ -143,9 +148,13 @@ class Seen:
         self._clock = clock
         self._start = clock.monotonic()
         self.came: list[tuple[float, Any]] = []
+        self.stuck: Event | None = None
+        """What actors wait for before they handle anything, but for `A`."""
 
     def receive(self, ctx: Context) -> None:
         if not isinstance(ctx.message, (Initialize, Shutdown)):
+            if self.stuck is not None and ctx.actor_ref != A:
+                self.stuck.wait()
             self.came.append((self._clock.monotonic() - self._start, ctx.message))
 
     def messages(self) -> list[Any]:
@@ -310,3 +319,56 @@ def test_a_row_that_nobody_foresaw_is_put_aside(
     assert seen.messages() == [0, 2, 3]
     assert [row.error for row in table.rows.values()] == ["ZeroDivisionError"]
     assert not schedules._held
+
+
+# -- actors that take nothing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("actors", "each"), [(1, 500), (8, 50), (30, 3)])
+def test_stuck_actors_hold_up_nobody_else(
+    clock: VirtualClock,
+    schedules: DurableSchedules,
+    table: Table,
+    seen: Seen,
+    monkeypatch: pytest.MonkeyPatch,
+    actors: int,
+    each: int,
+) -> None:
+    """They have more that is due than a host holds, or fill more than half of the greenlets."""
+    for module, sizes in (
+        (carriers, {"PER_ACTOR": 4, "BEHIND": 30, "ALL_BEHIND": 100, "CARRIERS": 80, "SHARED": 40}),
+        (durable, {"_BATCH": 10, "_HELD": 200}),
+    ):
+        for name, size in sizes.items():
+            monkeypatch.setattr(module, name, size)
+    seen.stuck = Event()
+    for number in range(actors * each):
+        schedules.send_after(Ref("a", f"stuck{number % actors}"), number, 0)
+    clock.advance(2)
+    assert seen.came == []
+    for number in range(20):
+        schedules.send_after(A, f"free {number}", 0)
+        clock.advance(0)
+    assert seen.messages() == [f"free {number}" for number in range(20)]
+    assert len(schedules._held) <= 140
+    clock.advance(200)
+    seen.stuck.set()
+    clock.advance(60)
+    assert sorted(seen.messages()[20:]) == list(range(actors * each)), "each once"
+    assert table.rows == {}
+    assert schedules._carriers._waiting == 0
+
+
+def test_what_went_back_is_tried_less_often_the_longer_its_actor_is_stuck(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carriers, "BEHIND", 5)
+    seen.stuck = Event()
+    for number in range(16 + 5 + 1):
+        schedules.send_after(Ref("a", "stuck"), number, 0)
+    clock.advance(200)
+    gaps = [round(after - before) for before, after in pairwise(table.returned)]
+    assert gaps == [1, 1, 2, 4, 8, 16, 30, 30, 30, 30, 30]
+    seen.stuck.set()
+    clock.advance(30)
+    assert sorted(seen.messages()) == list(range(22))

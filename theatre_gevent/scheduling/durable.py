@@ -24,7 +24,7 @@ from ..logic.bodies import MAX_BODY, dump_body
 from ..logic.schedules import ONCE, Row, Schedule, check_delay, check_id, check_misfire, decide
 from .alarm import Alarm
 from .batches import Batches
-from .carriers import HANDLED, UNTRIED, Carriers
+from .carriers import CROWDED, HANDLED, UNTRIED, Carriers
 from .confirming import Confirming
 from .cron import Cron
 from .rows import Held, show
@@ -57,7 +57,6 @@ _ATTEMPTS = 3
 _DOUBTFUL_LOOKS = 3
 """How often it is looked for what a claim whose answer was lost has claimed: it may happen late."""
 
-_CROWDED = 1.0
 _FAR_AWAY = 3600.0
 
 
@@ -346,7 +345,7 @@ class DurableSchedules:
             self._move(moved)
         except Exception:  # whatever it is, nobody else would ever give these back
             for held in (*found, *(held for held, _ in moved)):
-                self._settle(held, UNTRIED)
+                self._settle(held, UNTRIED, CROWDED)
             raise
 
     def _choose(self, held: Held, now: float) -> int | None:
@@ -380,8 +379,8 @@ class DurableSchedules:
             self._held[held.key] = held
             self._carriers.carry(held)
 
-    def _settle(self, held: Held, outcome: int) -> None:
-        """A carrier knows what became of a row."""
+    def _settle(self, held: Held, outcome: int, again: float) -> None:
+        """A carrier knows what became of a row; if nobody has got it, it is tried again in so many seconds."""
         if outcome == HANDLED:
             self._fired += 1
             self._done(held, None if held.cron is None else held.cron.next_after(held.row.due_us / 1e6))
@@ -389,7 +388,7 @@ class DurableSchedules:
         untried = outcome == UNTRIED
         wait = min(60.0, 0.5 * 2.0 ** min(10, held.row.attempt))
         if untried:
-            wait = _CROWDED if self._carriers.open else 0.0
+            wait = again if self._carriers.open else 0.0
         held.again = self._clock.monotonic() + wait
         self._confirming.give_back(held, wait, untried=untried)
 
