@@ -287,9 +287,38 @@ def test_cancel(table: Table) -> None:
 
 def test_counting_has_an_end(table: Table) -> None:
     sql.insert(table.main, [Row(f"{number}", "t", "i", None, None, b"", MINUTE) for number in range(30)])
-    assert sql.count(table.main, 100) == 30
-    assert sql.count(table.main, 10) == 10
+    assert sql.tally(table.main, 100).total == 30
+    assert sql.tally(table.main, 10).total == 10
     assert len(sql.read(table.main, 7)) == 7
+
+
+def test_how_late_what_nobody_has_claimed_is(table: Table) -> None:
+    def tally() -> tuple[int | None, int | None]:
+        found = sql.tally(table.main, 100)
+        assert abs(found.now_us - sql.now(table.main)) < MINUTE
+        return found.waiting_us, found.retried_us
+
+    assert tally() == (None, None)
+    table.add("parked")
+    table.age("parked", 7200)
+    table.claim()
+    sql.park(table.main, table.a.epoch, "parked", "bad")
+    table.add("claimed")
+    table.claim()
+    assert tally() == (None, None)
+    table.add("later", 5 * MINUTE)
+    table.add("soon", MINUTE // 2)
+    assert tally() == (table.due("soon"), None), "when it will be looked at"
+    for key, age in (("late", 60), ("later still", 3600)):
+        table.add(key)
+        table.age(key, age)
+    assert tally() == (table.due("later still"), None)
+    table.main.run("UPDATE schedules SET at_us = at_us + 3599000000 WHERE id = 'later still'")
+    assert tally() == (table.due("later still"), None), "looked at later and due earlier"
+    assert sorted(table.claim()) == ["late", "later still"]
+    due = table.due("later still")
+    sql.give_back(table.main, table.a.epoch, [("later still", due, MINUTE // 4)], untried=False)
+    assert tally() == (table.main.run("SELECT at_us FROM schedules WHERE id = 'later still'")[0][0], due)
 
 
 def test_claims_of_a_large_table_look_at_what_is_due_alone(table: Table) -> None:
@@ -310,6 +339,7 @@ def test_claims_of_a_large_table_look_at_what_is_due_alone(table: Table) -> None
         sql.done(connection, [(row.id, row.due_us, None) for row in rows[10:]])
         sql.recover(connection)
         assert len(sql.read(connection, 30)) == 30
+        assert sql.tally(connection, 0).total == 0
         connection.close()
         with gevent.Timeout(10):  # a backend tells what it has done when it ends
             while True:

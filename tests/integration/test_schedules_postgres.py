@@ -472,6 +472,45 @@ def test_a_frozen_host_sends_nothing_and_others_do(hosts: Hosts) -> None:
     assert hosts.rows() == []
 
 
+def lag(host: Host) -> int:
+    """By how many milliseconds the oldest due message is late, as a host says."""
+    return host.metrics.snapshot()["schedules_lag_ms"]
+
+
+def until_it_grows(host: Host) -> None:
+    until(lambda: lag(host) > 0, 20)
+    first = lag(host)
+    until(lambda: lag(host) > first)
+
+
+def test_while_all_are_frozen_what_is_due_is_late_at_each(hosts: Hosts) -> None:
+    everybody = hosts.start("a", "b")
+    everybody[0].send_after(Ref("a", "1"), "x", 3600)
+    for host in everybody:
+        host.freeze()
+    assert [lag(host) for host in everybody] == [0, 0]
+    hosts.make_due()
+    for host in everybody:
+        until_it_grows(host)
+    assert hosts.seen == []
+    everybody[0].unfreeze()
+    until(lambda: hosts.seen, 20)
+    hosts.until_settled()
+    until(lambda: [lag(host) for host in everybody] == [0, 0])
+
+
+def test_what_waits_for_another_attempt_is_late(hosts: Hosts) -> None:
+    (a,) = hosts.start("a")
+    a.send_after(Ref("a", "1"), "x", 3600)
+    now = "extract(epoch FROM clock_timestamp()) * 1000000"
+    execute(hosts.dsn, f"UPDATE schedules SET due_us = {now} - 60000000, at_us = {now} + 50000000, attempt = 1")  # noqa: S608
+    until(lambda: lag(a) >= 60_000)
+    assert hosts.seen == []
+    hosts.make_due()
+    until(lambda: [seen.attempt for seen in hosts.seen] == [2])
+    until(lambda: lag(a) == 0)
+
+
 def test_a_host_that_stops_leaves_what_is_pending_to_others(hosts: Hosts) -> None:
     a, b = hosts.start("a", "b")
     go = Event()
@@ -523,6 +562,7 @@ def test_without_the_database_the_call_raises(hosts: Hosts) -> None:
         hosts.dsn = own.dsn
         (a,) = hosts.start("a", lease_duration=30.0)
         kept = a.send_after(Ref("a", "1"), "kept", 3600)
+        a.send_after(Ref("a", "1"), "soon", 5)
         own.shutdown()
         verbs: list[Callable[[], object]] = [
             lambda: a.send_after(Ref("a", "1"), "x", 1),
@@ -533,12 +573,16 @@ def test_without_the_database_the_call_raises(hosts: Hosts) -> None:
         for verb in verbs:
             with pytest.raises(DatabaseError):
                 verb()
+        until_it_grows(a)
+        assert hosts.seen == []
         own.restart()
+        until(lambda: hosts.messages() == ["soon"], 20)
         hosts.make_due()
-        until(lambda: hosts.messages() == ["kept"], 20)
+        until(lambda: hosts.messages() == ["soon", "kept"], 20)
         assert a.send_after(Ref("a", "1"), "again", 0)
-        until(lambda: hosts.messages() == ["kept", "again"])
+        until(lambda: hosts.messages() == ["soon", "kept", "again"])
         hosts.until_settled()
+        until(lambda: lag(a) == 0)
         hosts.stop()
 
 

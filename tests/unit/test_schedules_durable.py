@@ -11,7 +11,7 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from theatre_gevent import Context, DatabaseUnavailable, Host, Initialize, Ref, Shutdown
-from theatre_gevent.logic.schedules import Claim, Row
+from theatre_gevent.logic.schedules import Claim, Row, Tally
 from theatre_gevent.scheduling import carriers, durable
 from theatre_gevent.scheduling.durable import DurableSchedules
 from theatre_gevent.scheduling.rows import Held
@@ -29,6 +29,7 @@ class Table:
         held: Calls by name whose answers wait, once each, for an event.
         failing: Calls by name that raise, once each, before they do anything.
         returned: When rows were given back.
+        away: While it is true, nothing is done and all calls raise.
     """
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -38,12 +39,15 @@ class Table:
         self.held: dict[str, Event] = {}
         self.failing: dict[str, Exception] = {}
         self.returned: list[float] = []
+        self.away = False
 
     def hold(self, name: str) -> Event:
         self.held[name] = event = Event()
         return event
 
     def _begin(self, name: str) -> None:
+        if self.away:
+            raise DatabaseUnavailable("away")
         if name in self.failing:
             raise self.failing.pop(name)
 
@@ -125,8 +129,15 @@ class Table:
     def claimed(self) -> tuple[int, list[tuple[str, int]]]:
         return EPOCH, [(row.id, row.due_us) for row in self.rows.values() if row.epoch == EPOCH]
 
-    def count(self, at_most: int) -> int:
-        return len(self.rows)
+    def tally(self, at_most: int) -> Tally:
+        self._begin("tally")
+        now = self.now()
+        waiting = sorted(
+            (self.at[key], row.due_us) for key, row in self.rows.items() if row.epoch is None and row.error is None
+        )
+        retried = [due for at, due in waiting if due <= now < at]
+        self._end("tally")
+        return Tally(now, len(self.rows), waiting[0][1] if waiting else None, min(retried, default=None))
 
     def cancel(self, schedule_id: str) -> bool:
         return self.rows.pop(schedule_id, None) is not None
@@ -372,3 +383,88 @@ def test_what_went_back_is_tried_less_often_the_longer_its_actor_is_stuck(
     seen.stuck.set()
     clock.advance(30)
     assert sorted(seen.messages()) == list(range(22))
+
+
+# -- how late it is ----------------------------------------------------------------------------------------------
+
+
+def lag(schedules: DurableSchedules) -> float:
+    return schedules.counters()["schedules_lag_ms"] / 1000
+
+
+def test_while_the_database_is_away_what_is_due_gets_later(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen
+) -> None:
+    schedules.send_after(A, "first", 10)
+    clock.advance(5)
+    schedules.send_after(A, "second", 20)
+    table.away = True
+    clock.advance(5)
+    assert lag(schedules) == 0
+    for late in (1, 60, 600):
+        clock.advance(late - lag(schedules))
+        assert lag(schedules) == late
+    table.away = False
+    clock.advance(2)
+    assert seen.messages() == ["first", "second"]
+    assert lag(schedules) == 0
+
+
+def test_what_was_written_while_a_claim_was_under_way_gets_later_too(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen
+) -> None:
+    gate = table.hold("claim")
+    schedules.send_after(A, "first", 0)
+    clock.settle()
+    schedules.send_after(A, "second", 3)
+    table.away = True
+    gate.set()
+    clock.advance(10)
+    assert seen.messages() == ["first"]
+    assert lag(schedules) >= 7, "the first one is not confirmed"
+    table.away = False
+    clock.advance(3)
+    assert seen.messages() == ["first", "second"]
+    assert lag(schedules) == 0
+
+
+def test_while_all_are_frozen_what_is_due_gets_later(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen
+) -> None:
+    schedules.send_after(A, "mine", 10)
+    other = schedules.send_after(A, "somebody else's", 20)
+    schedules.pause()
+    clock.advance(15)
+    assert (lag(schedules), seen.messages()) == (5, [])
+    del table.rows[next(key for key in table.rows if key != other)]
+    clock.advance(1)
+    assert lag(schedules) == 0, "another host has sent it"
+    clock.advance(10)
+    assert lag(schedules) == 6
+    schedules.resume()
+    clock.settle()
+    assert seen.messages() == ["somebody else's"]
+    assert lag(schedules) == 0
+
+
+def test_what_waits_for_another_attempt_is_late(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen
+) -> None:
+    key = schedules.send_after(A, "x", 1)
+    row = table.rows[key]
+    table.rows[key] = replace(row, due_us=row.due_us - HOUR, attempt=1)
+    table.at[key] = table.now() + 80_000_000
+    clock.advance(61)
+    assert lag(schedules) == 3660
+    clock.advance(60)
+    assert seen.messages() == ["x"]
+    assert lag(schedules) == 0
+
+
+def test_a_host_that_stops_leaves_what_is_late_to_others(
+    clock: VirtualClock, schedules: DurableSchedules, table: Table
+) -> None:
+    schedules.send_after(A, "x", 10)
+    schedules.stop()
+    clock.advance(20)
+    assert lag(schedules) == 0

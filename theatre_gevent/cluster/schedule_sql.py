@@ -14,7 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..logic.envelopes import clean_text
-from ..logic.schedules import Claim, Row
+from ..logic.schedules import Claim, Row, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,9 +211,33 @@ def claimed(connection: GreenConnection, epoch: int) -> list[tuple[str, int]]:
     return [(row[0], row[1]) for row in found]
 
 
-def count(connection: GreenConnection, at_most: int) -> int:
-    """Return how many schedules there are, counting up to `at_most`."""
-    return int(connection.run("SELECT count(*) FROM (SELECT FROM schedules LIMIT %s) s", (at_most,))[0][0])
+def tally(connection: GreenConnection, at_most: int) -> Tally:
+    """Count schedules up to `at_most`, and find out how late those are that nobody has claimed.
+
+    Those that wait for another attempt are looked at the next ten thousand to come, of the next minute: no attempt
+    waits for longer.
+    """
+    ((now_us, total, due_us, next_us, retried_us),) = connection.run(
+        f"""
+        WITH clock AS MATERIALIZED ({_NOW})
+        SELECT clock.us, (SELECT count(*) FROM (SELECT FROM schedules LIMIT %s) s), (
+            SELECT min(due_us) FROM (
+                SELECT due_us FROM schedules
+                WHERE {_WAITING} AND at_us <= (SELECT us FROM clock) ORDER BY at_us LIMIT 1000
+            ) d
+        ), (
+            SELECT at_us FROM schedules WHERE {_WAITING} AND at_us > (SELECT us FROM clock) ORDER BY at_us LIMIT 1
+        ), (
+            SELECT min(due_us) FROM (
+                SELECT due_us FROM schedules
+                WHERE {_WAITING} AND at_us > (SELECT us FROM clock) AND at_us <= (SELECT us + 60000000 FROM clock)
+                ORDER BY at_us LIMIT 10000
+            ) r WHERE due_us <= clock.us
+        ) FROM clock
+        """,  # noqa: S608  # nosec B608  # constants of this module are put in
+        (at_most,),
+    )
+    return Tally(now_us, total, next_us if due_us is None else due_us, retried_us)
 
 
 def cancel(connection: GreenConnection, schedule_id: str) -> bool:

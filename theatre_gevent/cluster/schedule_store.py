@@ -10,7 +10,7 @@ from .postgres import unstorable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..logic.schedules import Claim, Row
+    from ..logic.schedules import Claim, Row, Tally
     from ..messages import Ref
     from .pool import Pool
     from .store import Life
@@ -88,10 +88,10 @@ class PostgresSchedules:
         with self._pool.connection() as connection:
             return life.epoch, sql.claimed(connection, life.epoch)
 
-    def count(self, at_most: int) -> int:
-        """Return how many schedules there are, `at_most` if there are more."""
+    def tally(self, at_most: int) -> Tally:
+        """Count schedules up to `at_most`, and find out how late those are that nobody has claimed."""
         with self._pool.connection() as connection:
-            return sql.count(connection, at_most)
+            return sql.tally(connection, at_most)
 
     def cancel(self, schedule_id: str) -> bool:
         """Remove a schedule; tells whether that was in time."""

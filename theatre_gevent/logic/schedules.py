@@ -133,6 +133,22 @@ class Claim(Struct, frozen=True):
     rows: list[Row]
 
 
+class Tally(Struct, frozen=True):
+    """What there is in a database, and what of it nobody has claimed.
+
+    Attributes:
+        now_us: The database's time.
+        total: How many schedules there are, up to a bound.
+        waiting_us: When the first one to be looked at is, or was, due; None if none waits.
+        retried_us: When the oldest one was due that waits for another attempt; None if none does.
+    """
+
+    now_us: int
+    total: int
+    waiting_us: int | None
+    retried_us: int | None
+
+
 class Decision(Struct, frozen=True):
     """What to do with a recurring schedule now.
 

@@ -27,6 +27,7 @@ from .batches import Batches
 from .carriers import CROWDED, HANDLED, UNTRIED, Carriers
 from .confirming import Confirming
 from .cron import Cron
+from .lag import Lag
 from .rows import Held, show
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ _ATTEMPTS = 3
 _DOUBTFUL_LOOKS = 3
 """How often it is looked for what a claim whose answer was lost has claimed: it may happen late."""
 
-_FAR_AWAY = 3600.0
-
 
 class DurableSchedules:
     """Implements `theatre_gevent.core.scheduled.Schedules`.
@@ -81,6 +80,7 @@ class DurableSchedules:
         self._held: dict[tuple[str, int], Held] = {}
         self._settled = Event()
         self._alarm = Alarm(self._clock)
+        self._lag = Lag()
         self._greenlet: Greenlet[..., None] | None = None
         self._ahead: float | None = None
         """The database's time less this host's monotonic time, in seconds; None until a claim has told."""
@@ -174,7 +174,11 @@ class DurableSchedules:
                     raise
                 # The row may have been there, and been handled meanwhile: then this is another attempt, and says so.
                 row = replace(row, attempt=1)
-        self._alarm.expect(0.0 if due_us is None else self._local(due_us))
+        if due_us is None:
+            self._alarm.expect(0.0)
+        else:
+            self._lag.write(due_us)
+            self._alarm.expect(self._local(due_us))
         return row.id
 
     def _insert(self, rows: list[Row]) -> list[int | BaseException | None]:
@@ -209,6 +213,7 @@ class DurableSchedules:
         """Claim nothing any more: the host stops."""
         self._stopped = True
         self._running = False
+        self._lag.close()
         self._carriers.empty()
         self._alarm.expect(0.0)
 
@@ -243,14 +248,14 @@ class DurableSchedules:
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the counters of schedules."""
         late = 0.0
-        if self._held:
-            late = self._clock.monotonic() - self._local(min(due for _, due in self._held))
+        if self._ahead is not None:
+            late = self._lag.seconds(self._clock.monotonic() + self._ahead, (due for _, due in self._held))
         return {
             "schedules_pending": self._pending,
             "schedules_fired": self._fired,
             "schedules_cancelled": self._cancelled,
             "schedules_recovered": self._recovered,
-            "schedules_lag_ms": max(0, int(1000 * late)),
+            "schedules_lag_ms": round(1000 * late),
         }
 
     # -- claiming ----------------------------------------------------------------------------------------------
@@ -259,16 +264,14 @@ class DurableSchedules:
         """Body of the greenlet that claims."""
         while not self._stopped:
             self._alarm.begin()
-            wait = _FAR_AWAY
-            if self._running:
-                try:
-                    wait = self._step()
-                    self._failures = 0
-                except DatabaseError as error:
-                    wait = self._failed(error)
-                except Exception:
-                    log.exception("due schedules could not be looked for")
-                    wait = 1.0
+            try:
+                wait = self._step() if self._running else self._watch()
+                self._failures = 0
+            except DatabaseError as error:
+                wait = self._failed(error)
+            except Exception:
+                log.exception("due schedules could not be looked for")
+                wait = 1.0
             self._alarm.wait(wait)
 
     def _step(self) -> float:
@@ -285,15 +288,30 @@ class DurableSchedules:
         self._starved = room < _BATCH or self._carriers.full
         if self._starved:
             return self._interval  # `_confirmed` tells when there is room
+        self._lag.begin()
         claim = self._store.claim(room)
         if claim is None:
             return min(1.0, self._interval)  # no life, no claim
         self._ahead = claim.now_us / 1e6 - self._clock.monotonic()
+        full = len(claim.rows) == room
+        self._lag.claimed(claim, all_due=not full)
         self._take(claim.rows, claim.now_us / 1e6)
-        if len(claim.rows) == room:
+        if full:
             return 0.0
         due = self._sweep_at if claim.next_us is None else min(self._sweep_at, self._local(claim.next_us))
         return max(0.0, due - self._clock.monotonic())
+
+    def _watch(self) -> float:
+        """Claim nothing, for the host is frozen, but see how late it gets; returns in how many seconds again."""
+        self._count()
+        return min(1.0, self._interval)  # soon, since other hosts may send what is due
+
+    def _count(self) -> None:
+        self._lag.begin()
+        tally = self._store.tally(_COUNTED)
+        self._ahead = tally.now_us / 1e6 - self._clock.monotonic()
+        self._pending = tally.total
+        self._lag.counted(tally)
 
     def _failed(self, error: DatabaseError) -> float:
         self._failures += 1
@@ -314,7 +332,7 @@ class DurableSchedules:
         self._recovered += freed
         if freed:
             log.info("%d due schedules of hosts that are gone are free again", freed)
-        self._pending = store.count(_COUNTED)
+        self._count()
         if self._doubtful:
             self._doubtful -= 1
             epoch, claimed = store.claimed()

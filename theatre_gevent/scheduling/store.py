@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..logic.schedules import Claim, Row
+    from ..logic.schedules import Claim, Row, Tally
     from ..messages import Ref
 
 
@@ -53,8 +53,8 @@ class ScheduleStore(Protocol):
     def claimed(self) -> tuple[int, list[tuple[str, int]]]:
         """Return this host's epoch, and id and due time of what it has claimed."""
 
-    def count(self, at_most: int) -> int:
-        """Return how many schedules there are, `at_most` if there are more."""
+    def tally(self, at_most: int) -> Tally:
+        """Count schedules up to `at_most`, and find out how late those are that nobody has claimed."""
 
     def cancel(self, schedule_id: str) -> bool:
         """Remove a schedule; tells whether that was in time."""
