@@ -345,6 +345,23 @@ def test_a_due_time_that_was_begun_is_tried_again_as_itself(hosts: Hosts) -> Non
     assert [seen.attempt for seen in hosts.seen] == [2, 1]
 
 
+def test_each_time_comes_once_whichever_of_the_hosts_sends_it(hosts: Hosts) -> None:
+    everybody = hosts.start("a", "b", "c")
+    ids = [
+        everybody[number % 3].send_cron(Ref("a", str(number)), number, hourly(), misfire="all") for number in range(21)
+    ]
+    (first,) = {due for _, due, *_ in hosts.rows()}
+    hour = 60 * MINUTE
+    execute(hosts.dsn, "UPDATE schedules SET due_us = due_us - %s, at_us = 0", 10 * hour)
+    until(lambda: len(hosts.seen) >= 210, 30)
+    hosts.until_settled()
+    dues = [(seen.schedule, round(seen.ctx.due.timestamp() * 1e6)) for seen in hosts.seen if seen.ctx.due]
+    assert sorted(dues) == sorted((key, first - number * hour) for key in ids for number in range(1, 11))
+    assert {seen.attempt for seen in hosts.seen} == {1}
+    assert hosts.sum("schedules_fired") == 210
+    assert {(due, attempt) for _, due, attempt, *_ in hosts.rows()} == {(first, 0)}
+
+
 # -- handlers that fail ------------------------------------------------------------------------------------------
 
 
