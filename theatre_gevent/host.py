@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .cluster.joining import Joined
     from .cluster.postgres_cluster import Cluster
     from .cluster.transport import Transport
-    from .core.scheduled import Schedules
+    from .scheduling.listing import ListedSchedules
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -65,7 +65,7 @@ class Host(ScheduleVerbs):
         self._registry = Registry(self.options, self._clock)
         kind = CopyingDispatcher if self.options.serialize_local else Dispatcher
         self._dispatcher = kind(self.options, self._clock, self._registry, self._panic)
-        self._schedules: Schedules = MemorySchedules(self._dispatcher, self.options.schedule_recovery_interval)
+        self._schedules: ListedSchedules = MemorySchedules(self._dispatcher, self.options.schedule_recovery_interval)
         self._dispatcher.schedules = self._schedules
         self._closer = Closer(self._dispatcher)
         self._transport: Transport | None = None

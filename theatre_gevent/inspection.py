@@ -311,7 +311,7 @@ class Inspection:
 
     def schedules(self, limit: int) -> dict[str, Any]:
         """Return what `/cluster/schedules` says, the earliest first."""
-        found = sorted(self._host.schedules(), key=lambda schedule: schedule.due)
+        found, total = self._host._schedules.first(limit)
         entries = [
             {
                 "id": schedule.id,
@@ -327,9 +327,9 @@ class Inspection:
                 "error": schedule.error,
                 "host_id": self.host_id,
             }
-            for schedule in found[:limit]
+            for schedule in found
         ]
-        return {"schedules": entries, "total": len(found)}
+        return {"schedules": entries, "total": total}
 
     def errors(self, limit: int) -> list[dict[str, Any]]:
         """Return the last warnings and dead letters, the newest first."""

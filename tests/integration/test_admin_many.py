@@ -7,9 +7,11 @@ import pytest
 
 from tests.integration.admin_support import ask
 from tests.support import in_background, until
-from theatre_gevent import Host, Ref
+from theatre_gevent import Host, Ref, Schedule
 from theatre_gevent.core.activation import ACTIVE, Activation
 from theatre_gevent.logic.paging import MAX_LIMIT
+from theatre_gevent.scheduling.delivery import Entry
+from theatre_gevent.scheduling.memory import MemorySchedules
 
 COUNT = 300_000
 
@@ -70,3 +72,25 @@ def test_a_short_list_is_always_a_fresh_one() -> None:
             host.spawn_local(Ref("y", str(number)))
             assert ask(host, "/cluster/actors").data["total"] == number + 1
         until(lambda: host.metrics.snapshot()["actors_active"] == 3)
+
+
+def test_of_many_schedules_only_those_shown_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of all of them would be made in one go, and hold up everything else meanwhile."""
+    with Host(admin_addr="127.0.0.1:0") as host:
+        host.register_actor("x", lambda ctx: None)
+        for number in range(50_000):
+            host.send_after(Ref("x", "1"), number, 3600 + number * 7919 % 50_000)
+        shown: list[object] = []
+        show = MemorySchedules._show
+
+        def count(self: MemorySchedules, entry: Entry, ahead: float) -> Schedule:
+            shown.append(entry)
+            return show(self, entry, ahead)
+
+        monkeypatch.setattr(MemorySchedules, "_show", count)
+        for path in ("/cluster/schedules", "/cluster/all-schedules"):
+            shown.clear()
+            page = ask(host, path, limit=100).data
+            assert len(shown) == 100
+            assert (len(page["schedules"]), page["total"]) == (100, 50_000)
+            assert [int(entry["body"]) * 7919 % 50_000 for entry in page["schedules"]] == list(range(100))

@@ -303,6 +303,21 @@ def test_what_is_written_while_a_claim_is_under_way_does_not_wait_for_the_next_s
     until(lambda: sorted(hosts.messages()) == ["first", "recurring", "second"], 20)
 
 
+def test_a_list_of_a_few_reads_neither_all_rows_nor_large_messages(hosts: Hosts) -> None:
+    (a,) = hosts.start("a")
+    made = [a.send_after(Ref("a", str(number)), "x" * (number * 1000), 3600 + number) for number in range(5)]
+    until(lambda: a._schedules.first(2)[1] == 5)
+    found, total = a._schedules.first(3)
+    assert ([schedule.id for schedule in found], total) == (made[:3], 5)
+    assert [schedule.body for schedule in found[:2]] == ["", "x" * 1000]
+    assert repr(found[2].body) == "<more than 1024 bytes>"
+    assert found[2].error is None
+    assert a._schedules.first(10)[1] == 5
+    pool = gevent.get_hub().threadpool
+    assert [schedule.id for schedule in pool.apply(a._schedules.first, (2,))[0]] == made[:2]
+    assert [len(schedule.body) for schedule in a.schedules()] == [0, 1000, 2000, 3000, 4000]
+
+
 # -- recurring messages ------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
@@ -28,6 +28,8 @@ from theatre_gevent import (
     Shutdown,
     UnregisteredActorType,
 )
+from theatre_gevent.scheduling import memory
+from theatre_gevent.scheduling.listing import in_order
 from theatre_gevent.scheduling.memory import MemorySchedules
 from theatre_gevent.testing import VirtualClock
 
@@ -652,3 +654,60 @@ def test_bodies_are_copied_where_local_messages_are(make_host: MakeHost, clock: 
     body.append("changed later")
     clock.advance(1)
     assert recorder.users(A) == [["as it was"]]
+
+
+# -- looking at many ---------------------------------------------------------------------------------------------
+
+
+def listed(host: Host, limit: int) -> list[str]:
+    return [schedule.id for schedule in host._schedules.first(limit)[0]]
+
+
+@pytest.mark.parametrize("cancelled", [0, 2, 3, 40])
+def test_the_first_ones_are_listed_in_the_order_of_their_times(host: Host, times: Times, cancelled: int) -> None:
+    """Also if most of those that would be first were cancelled."""
+    made = [host.send_after(A, number, 10.5 + number * 7919 % 5000) for number in range(5000)]
+    crons = [host.send_cron(A, f"{minute}", f"{minute} 0 * * *") for minute in range(1, 60)]
+    by_due = sorted((number * 7919 % 5000, key) for number, key in enumerate(made))
+    for number, key in by_due:
+        if cancelled and number < 4000 and number % cancelled:
+            assert host.cancel_schedule(key)
+    for key in crons[::2]:
+        assert host.cancel_schedule(key)
+    everything = sorted(host.schedules(), key=lambda schedule: schedule.due)
+    for limit in (0, 1, 2, 100, 6000):
+        assert listed(host, limit) == [schedule.id for schedule in everything[:limit]]
+        assert host._schedules.first(limit)[1] == len(everything)
+
+
+def test_what_is_due_and_not_delivered_is_listed_first(make_host: MakeHost, clock: VirtualClock) -> None:
+    host, go = make_host(actor_inbox_size=1), Event()
+    host.register_actor("a", lambda ctx: go.wait() if ctx.schedule_id else None)
+    made = [host.send_after(A, number, 1) for number in range(6)]
+    later = host.send_after(A, "later", 60)
+    clock.advance(2)
+    shown = listed(host, 100)
+    assert shown == [schedule.id for schedule in host.schedules()]
+    assert shown == [*made[-len(shown) + 1 :], later], "some have been delivered"
+    assert len(shown) > 3
+    assert listed(host, 2) == shown[:2]
+    assert host.cancel_schedule(shown[2])
+    assert listed(host, 100) == [*shown[:2], *shown[3:]]
+    go.set()
+    clock.advance(1)
+    assert listed(host, 100) == [later]
+
+
+def test_a_list_costs_what_is_in_it(host: Host, times: Times, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20_000):
+        host.send_after(A, number, 10 + number * 7919 % 20_000)
+    looked: list[object] = []
+
+    def look(heap: list[Any]) -> Iterator[Any]:
+        for item in in_order(heap):
+            looked.append(item)
+            yield item
+
+    monkeypatch.setattr(memory, "in_order", look)
+    assert len(listed(host, 100)) == 100
+    assert len(looked) < 110

@@ -142,7 +142,7 @@ class Table:
     def cancel(self, schedule_id: str) -> bool:
         return self.rows.pop(schedule_id, None) is not None
 
-    def read(self, at_most: int) -> list[Row]:
+    def read(self, at_most: int, largest: int = 0) -> list[Row]:
         return sorted(self.rows.values(), key=lambda row: (row.error is None, row.due_us))[:at_most]
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from ..logic.bodies import MAX_BODY
 from ..logic.envelopes import clean_text
 from ..logic.schedules import Claim, Row, Tally
 
@@ -254,14 +255,21 @@ def cancel(connection: GreenConnection, schedule_id: str) -> bool:
     )
 
 
-def read(connection: GreenConnection, at_most: int) -> list[Row]:
-    """Return schedules, those that can't be fired first and then the next due ones."""
+def read(connection: GreenConnection, at_most: int, largest: int = MAX_BODY) -> list[Row]:
+    """Return schedules, those that can't be fired first and then the next due ones.
+
+    Args:
+        connection: Any.
+        at_most: How many.
+        largest: Bytes of a body above which it is left out.
+    """
+    columns = _COLUMNS.replace("body", "CASE WHEN octet_length(body) <= %s THEN body END")
     # One index each: a million pending ones are not sorted for the next few.
     parts = ("error IS NOT NULL ORDER BY id", "epoch IS NOT NULL ORDER BY epoch", f"{_WAITING} ORDER BY at_us")
     rows = [
         _row(values)
         for part in parts
-        for values in connection.run(f"SELECT {_COLUMNS} FROM schedules WHERE {part} LIMIT %s", (at_most,))  # noqa: S608  # nosec B608  # constants of this module
+        for values in connection.run(f"SELECT {columns} FROM schedules WHERE {part} LIMIT %s", (largest, at_most))  # noqa: S608  # nosec B608  # constants of this module
     ]
     unique = {row.id: row for row in rows}  # one that was claimed in between is in two of them
     return sorted(unique.values(), key=lambda row: (row.error is None, row.due_us, row.id))[:at_most]
@@ -286,5 +294,6 @@ def _update(
 
 def _row(values: Sequence[Any]) -> Row:
     fields = list(values)
-    fields[5] = bytes(fields[5])
+    if fields[5] is not None:
+        fields[5] = bytes(fields[5])
     return Row(*fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..logic.bodies import MAX_BODY
 from . import schedule_sql as sql
 from .postgres import unstorable
 
@@ -98,10 +99,10 @@ class PostgresSchedules:
         with self._pool.connection() as connection:
             return sql.cancel(connection, schedule_id)
 
-    def read(self, at_most: int) -> list[Row]:
-        """Return schedules, those that can't be fired first, then the next due ones."""
+    def read(self, at_most: int, largest: int = MAX_BODY) -> list[Row]:
+        """Return schedules, those that can't be fired first, then the next due ones; without larger bodies."""
         with self._pool.connection() as connection:
-            return sql.read(connection, at_most)
+            return sql.read(connection, at_most, largest)
 
     def close(self) -> None:
         """Let go of the connections."""

@@ -95,7 +95,7 @@ class Row(Struct, frozen=True):
         id: Its id.
         actor_type: Type and id of the ref it is for.
         sender_type: Type and id of the actor that made it, None if none did.
-        body: The message, as `dump_body` makes it.
+        body: The message, as `dump_body` makes it; None where it was not asked for.
         due_us: When it is due, in microseconds since the epoch.
         attempt: How often it has been claimed for this due time.
         expression: The cron expression, None for a single message.
@@ -108,7 +108,7 @@ class Row(Struct, frozen=True):
     actor_id: str
     sender_type: str | None
     sender_id: str | None
-    body: bytes
+    body: bytes | None
     due_us: int
     attempt: int = 0
     expression: str | None = None

@@ -28,7 +28,7 @@ from .carriers import CROWDED, HANDLED, UNTRIED, Carriers
 from .confirming import Confirming
 from .cron import Cron
 from .lag import Lag
-from .rows import Held, show
+from .rows import LISTED, Held, show
 
 if TYPE_CHECKING:
     from ..core.dispatcher import Dispatcher
@@ -60,13 +60,15 @@ _DOUBTFUL_LOOKS = 3
 
 
 class DurableSchedules:
-    """Implements `theatre_gevent.core.scheduled.Schedules`.
+    """Implements `theatre_gevent.scheduling.listing.ListedSchedules`.
 
     Args:
         dispatcher: Takes the messages.
         store: Keeps the rows.
         interval: Seconds between looks for rows of hosts that are gone.
     """
+
+    shared = True
 
     def __init__(self, dispatcher: Dispatcher, store: ScheduleStore, interval: float) -> None:
         self._dispatcher = dispatcher
@@ -142,6 +144,15 @@ class DurableSchedules:
             return dispatcher.threads.call(self.pending, (), self._patience)  # type: ignore[no-any-return]
         self._check_can_wait()
         return [show(row) for row in self._store.read(_SHOWN)]
+
+    def first(self, limit: int) -> tuple[list[Schedule], int]:
+        """Return some of the schedules of the cluster, in the same order, and how many there were lately."""
+        dispatcher = self._dispatcher
+        if get_ident() != dispatcher.thread:
+            return dispatcher.threads.call(self.first, (limit,), self._patience)  # type: ignore[no-any-return]
+        self._check_can_wait()
+        found = [show(row) for row in self._store.read(limit, LISTED)]
+        return found, len(found) if len(found) < limit else max(self._pending, len(found))
 
     @property
     def _patience(self) -> float:

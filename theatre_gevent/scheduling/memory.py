@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
+from itertools import chain, islice
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from ..logic.schedules import (
 )
 from .cron import Cron
 from .delivery import Delivery, Due, Entry
+from .listing import in_order
 
 if TYPE_CHECKING:
     from ..clock import Timer
@@ -55,12 +57,14 @@ _MOST_DEAD = 1000
 
 
 class MemorySchedules:
-    """Implements `theatre_gevent.core.scheduled.Schedules`.
+    """Implements `theatre_gevent.scheduling.listing.ListedSchedules`.
 
     Args:
         dispatcher: Takes the messages.
         look_every: Seconds between two looks at the wall clock while there are recurring schedules.
     """
+
+    shared = False
 
     def __init__(self, dispatcher: Dispatcher, look_every: float) -> None:
         self._dispatcher = dispatcher
@@ -71,6 +75,8 @@ class MemorySchedules:
         self._delays: list[tuple[float, int, Entry]] = []
         self._crons: list[tuple[float, int, Entry]] = []
         self._due: deque[Due] = deque()
+        self._late: dict[str, Entry] = {}
+        """Single ones that were due and are not delivered yet, the oldest first."""
         self._life = f"{PREFIX}{token_hex(8)}-"
         self._number = 0
         self._dead = 0
@@ -136,6 +142,7 @@ class MemorySchedules:
         entry.cancelled = True
         if not entry.in_line:
             entry.body = None
+        self._late.pop(schedule_id, None)
         self._cancelled += 1
         self._dead += 1
         if self._dead > _MOST_DEAD and 2 * self._dead > len(self._delays) + len(self._crons):
@@ -149,6 +156,30 @@ class MemorySchedules:
             return dispatcher.threads.call(self.pending, (), 5.0)  # type: ignore[no-any-return]
         ahead = self._clock.time() - dispatcher.monotonic()
         return [self._show(entry, ahead) for entry in self._entries.values()]
+
+    def first(self, limit: int) -> tuple[list[Schedule], int]:
+        """Return the schedules that are due first, and how many there are."""
+        dispatcher = self._dispatcher
+        if get_ident() != dispatcher.thread:
+            return dispatcher.threads.call(self.first, (limit,), 5.0)  # type: ignore[no-any-return]
+        ahead = self._clock.time() - dispatcher.monotonic()
+        single = chain(islice(self._late.values(), limit), self._first(self._delays, limit))
+        found = [(entry.due + ahead, entry) for entry in single]
+        found += [(entry.due, entry) for entry in self._first(self._crons, limit)]
+        found.sort(key=lambda item: item[0])
+        return [self._show(entry, ahead) for _, entry in found[:limit]], len(self._entries)
+
+    def _first(self, heap: list[tuple[float, int, Entry]], limit: int) -> list[Entry]:
+        found: list[Entry] = []
+        for looked, (_, _, entry) in enumerate(in_order(heap)):
+            if len(found) == limit:
+                break
+            if looked > limit + _MOST_DEAD:  # mostly cancelled ones: without them it is done
+                self._compact()
+                return self._first(heap, limit)
+            if not entry.cancelled:
+                found.append(entry)
+        return found
 
     def _show(self, entry: Entry, ahead: float) -> Schedule:
         cron = entry.cron
@@ -203,6 +234,7 @@ class MemorySchedules:
         for heap in (self._delays, self._crons):
             heap.clear()
         self._entries.clear()
+        self._late.clear()
 
     def finish(self, timeout: float) -> None:
         """Nothing is left to wait for."""
@@ -340,6 +372,7 @@ class MemorySchedules:
         while delays and delays[0][0] <= now:
             entry = heappop(delays)[2]
             if not entry.cancelled:
+                self._late[entry.id] = entry
                 firing = Firing(entry.id, micros(wall - (now - entry.due)))
                 return Due(entry, firing, entry.due)
         while self._crons and self._crons[0][0] <= wall:
@@ -366,3 +399,4 @@ class MemorySchedules:
         self._fired += 1
         if due.entry.cron is None:
             self._entries.pop(due.entry.id, None)
+            self._late.pop(due.entry.id, None)

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from ..logic.schedules import Row
     from .cron import Cron
 
+
+class _TooLarge:
+    def __repr__(self) -> str:
+        return f"<more than {LISTED} bytes>"
+
+
+LISTED = 1024
+"""Bytes of the largest messages that are shown in a list; the others would take long, and nobody reads them there."""
+
+TOO_LARGE = _TooLarge()
+"""What is shown instead."""
+
 _UNKNOWN = "?"
 _NOBODY = Ref(_UNKNOWN, _UNKNOWN)
 
@@ -51,7 +63,7 @@ class Held:
             BadBody: The same, of the message itself.
         """
         row = self.row
-        self.body = load_body(row.body)
+        self.body = TOO_LARGE if row.body is None else load_body(row.body)
         check_due(row.due_us)
         self.ref = Ref(row.actor_type, row.actor_id)
         if row.sender_type is not None and row.sender_id is not None:

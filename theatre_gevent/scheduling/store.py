@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ..logic.bodies import MAX_BODY
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,8 +61,8 @@ class ScheduleStore(Protocol):
     def cancel(self, schedule_id: str) -> bool:
         """Remove a schedule; tells whether that was in time."""
 
-    def read(self, at_most: int) -> list[Row]:
-        """Return schedules, those that can't be fired first, then the next due ones."""
+    def read(self, at_most: int, largest: int = MAX_BODY) -> list[Row]:
+        """Return schedules, those that can't be fired first, then the next due ones; without larger bodies."""
 
     def close(self) -> None:
         """Let go of the connections."""

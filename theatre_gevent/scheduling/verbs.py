@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..core.scheduled import Schedules
     from ..logic.schedules import Schedule
     from ..messages import Ref
+    from .listing import ListedSchedules
 
 
 class ScheduleVerbs:
     """What a host can do about schedules. Each may be called from any greenlet and any native thread."""
 
-    _schedules: Schedules
+    _schedules: ListedSchedules
 
     def send_after(self, ref: Ref, body: object, delay: float) -> str:
         """Send a message to an actor later, once.
