@@ -311,7 +311,8 @@ class Inspection:
 
     def schedules(self, limit: int) -> dict[str, Any]:
         """Return what `/cluster/schedules` says, the earliest first."""
-        found, total = self._host._schedules.first(limit)
+        schedules = self._host._schedules
+        found, total = schedules.first(limit)
         entries = [
             {
                 "id": schedule.id,
@@ -329,7 +330,7 @@ class Inspection:
             }
             for schedule in found
         ]
-        return {"schedules": entries, "total": total}
+        return {"schedules": entries, "total": total, "scope": "cluster" if schedules.shared else "host"}
 
     def errors(self, limit: int) -> list[dict[str, Any]]:
         """Return the last warnings and dead letters, the newest first."""

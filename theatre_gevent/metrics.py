@@ -31,7 +31,7 @@ METRICS: dict[str, str] = {
     "releases_total": "actors given back in the database",
     "claim_statements": "statements that claimed or gave back, many actors each",
     "claims_waiting": "claims and releases that wait for the database now",
-    "schedules_pending": "schedules that wait for their time",
+    "schedules_pending": "schedules that wait for their time; with a database the whole cluster's, on every host",
     "schedules_fired": "messages of schedules that were due and have been sent",
     "schedules_cancelled": "schedules cancelled in time",
     "schedules_recovered": "due schedules taken over from hosts that are gone",

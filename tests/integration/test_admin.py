@@ -286,7 +286,7 @@ def test_variables_of_the_process(alone: Host) -> None:
 
 
 def test_schedules_are_listed(cluster: Cluster) -> None:
-    empty: dict[str, Any] = {"schedules": [], "total": 0}
+    empty: dict[str, Any] = {"schedules": [], "total": 0, "scope": "host"}
     assert get(cluster["b"], "/cluster/schedules") == empty
     ref = cluster.ref("a")
     once = cluster["a"].send_after(ref, {"body": "x" * 1000}, 3600)

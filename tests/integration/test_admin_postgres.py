@@ -20,7 +20,7 @@ LEASE = 6.0
 def pair(dsn: str) -> Iterator[tuple[Host, Host]]:
     hosts = [
         Host(host_id=name, listen="127.0.0.1:0", dsn=dsn, lease_duration=LEASE, poll_interval=0.2, safety_margin=1.0,
-             admin_addr=ADMIN)
+             schedule_recovery_interval=0.5, admin_addr=ADMIN)
         for name in "ab"
     ]  # fmt: skip
     for host in hosts:
@@ -111,3 +111,15 @@ def test_rows_that_can_not_be_sent_are_listed(pair: tuple[Host, Host], dsn: str)
         assert min(entry["next_fire"] for entry in entries) == "1970-01-01T00:00:00.000Z"
     for host in pair:
         assert {schedule.ref for schedule in host.schedules()} >= {Ref("x", "?"), Ref("?", "actor_type")}
+
+
+def test_schedules_of_the_cluster_are_counted_once(pair: tuple[Host, Host]) -> None:
+    """Each host has all of them, and says that it has."""
+    made = [host.send_after(Ref("x", "1"), number, 3600 + number) for number in range(5) for host in pair]
+    for host in pair:
+        until(lambda host=host: host.metrics.snapshot()["schedules_pending"] == len(made))  # type: ignore[misc]
+        answer = get(host, "/cluster/schedules", limit=3)
+        assert (answer["total"], answer["scope"]) == (len(made), "cluster")
+        answer = get(host, "/cluster/all-schedules", limit=3)
+        assert (answer["total"], answer["silent"]) == (len(made), [])
+        assert [entry["id"] for entry in answer["schedules"]] == made[:3]

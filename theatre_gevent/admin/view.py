@@ -128,7 +128,7 @@ class HostView(Protocol):
         """
 
     def schedules(self, limit: int) -> dict[str, Any]:
-        """Return what `/cluster/schedules` says."""
+        """Return what `/cluster/schedules` says; `scope` is `cluster` if every host says the same, else `host`."""
 
     def errors(self, limit: int) -> list[dict[str, Any]]:
         """Return the last warnings and dead letters, the newest first."""

@@ -126,7 +126,7 @@ class Views:
         }
 
     def schedules(self, given: Given) -> Json:
-        """The pending schedules of this host."""
+        """The pending schedules of this host, with a database those of the cluster; `scope` says which."""
         return self.host.schedules(given["limit"])
 
     def types(self, _: Given) -> Json:
@@ -193,11 +193,14 @@ class Views:
 
     def all_schedules(self, given: Given) -> Json:
         """The pending schedules of all hosts that answer, the earliest first."""
-        answers = self._all("/cluster/schedules", given, self.schedules)
-        entries = {entry["id"]: entry for answer in answers for entry in answer.data.get("schedules", ())}
-        ordered = sorted(entries.values(), key=lambda entry: str(entry["next_fire"]))
-        total = max(len(entries), sum(answer.data.get("total", 0) for answer in answers))
-        return {"schedules": ordered[: given["limit"]], "total": total, "silent": _silent(answers)}
+        mine = self.schedules(given)
+        if mine["scope"] == "cluster":
+            return {"schedules": mine["schedules"], "total": mine["total"], "silent": []}
+        answers = [Answer(self.host.host_id, 200, mine, None), *self._ask_others("/cluster/schedules", given)]
+        entries = [entry for answer in answers for entry in answer.data.get("schedules", ())]
+        entries.sort(key=lambda entry: str(entry["next_fire"]))
+        total = sum(answer.data.get("total", 0) for answer in answers)
+        return {"schedules": entries[: given["limit"]], "total": total, "silent": _silent(answers)}
 
     def all_errors(self, given: Given) -> Json:
         """The last warnings and dead letters of all hosts that answer, the newest first."""
