@@ -18,8 +18,8 @@ class ScheduleVerbs:
     def send_after(self, ref: Ref, body: object, delay: float) -> str:
         """Send a message to an actor later, once.
 
-        The delay is measured by the monotonic clock: setting the wall clock does not change it. The message is never
-        sent early.
+        The message is never sent early. The delay is measured by the monotonic clock, which nobody sets; with a
+        database by the clock of its server.
 
         Args:
             ref: Whom to send to.
@@ -35,6 +35,8 @@ class ScheduleVerbs:
             UnregisteredActorType: The actor would live on this host, where nobody registered `ref.type`.
             MessageNotSerializable: The message has to travel and can't.
             HostNotRunning: The host is not started (HostDraining: is stopping; HostFrozen: is frozen).
+            DatabaseError: The schedule could not be written down: the database is away (DatabaseUnavailable), refuses
+                the message for its size (DatabaseRefused), or has not said whether it has it (AnswerLost).
         """
         return self._schedules.send_after(ref, body, delay)
 
@@ -61,20 +63,32 @@ class ScheduleVerbs:
             UnregisteredActorType: The actor would live on this host, where nobody registered `ref.type`.
             MessageNotSerializable: The message has to travel and can't.
             HostNotRunning: The host is not started (HostDraining: is stopping; HostFrozen: is frozen).
+            DatabaseError: The schedule could not be written down: the database is away (DatabaseUnavailable), refuses
+                the message for its size (DatabaseRefused), or has not said whether it has it (AnswerLost).
         """
         return self._schedules.send_cron(ref, body, expression, tz, misfire)
 
     def cancel_schedule(self, schedule_id: str) -> bool:
         """Cancel a schedule: it is not fired any more.
 
+        With a database, any host of the cluster can cancel any schedule.
+
         Returns:
-            True if that was in time. False if there is no such schedule, or its message has been sent.
+            True if that was in time. False if there is no such schedule, or its message has been sent or is being sent.
 
         Raises:
             InvalidSchedule: The id is no text.
+            DatabaseError: The database is away, or has not said whether it was in time.
         """
         return self._schedules.cancel(schedule_id)
 
     def schedules(self) -> list[Schedule]:
-        """Return the schedules that are pending, in the order in which they were made."""
+        """Return the schedules that are pending.
+
+        Without a database they are those that this host has made, in that order. With one they are those of the whole
+        cluster, 10 000 at most: first those that can't be sent, whose `error` says why, then those that are due next.
+
+        Raises:
+            DatabaseError: The database is away.
+        """
         return self._schedules.pending()
