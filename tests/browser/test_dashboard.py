@@ -224,6 +224,28 @@ def test_hostile_text_does_nothing(page: Page) -> None:
     assert [name for name in attributes if name.startswith("on")] == []
 
 
+def test_why_a_schedule_is_put_aside_is_shown_as_text(page: Page) -> None:
+    """Hosts without a database have no such schedule: one of theirs is made to look like that on its way."""
+    page.js(
+        """
+        const real = window.fetch, error = arguments[0];
+        window.fetch = async (target, ...rest) => {
+            const answer = await real(target, ...rest);
+            if (!String(target).startsWith("cluster/all-schedules")) return answer;
+            const data = await answer.json();
+            data.schedules = [{ ...data.schedules[0], attempt: 3, error }, { ...data.schedules[0], error: null }];
+            return new Response(JSON.stringify(data), { headers: { "Content-Type": "application/json" } });
+        };
+        """,
+        HOSTILE,
+    )
+    page.go("schedules")
+    wait(lambda: page.texts("#schedules-table td[data-label=Error]") == [HOSTILE, ""])
+    assert page.texts("#schedules-table td[data-label=Attempt]") == ["3", ""]
+    assert page.js("return window.hacked") is None
+    assert page.js("return document.querySelectorAll('main img, main script').length") == 0
+
+
 def test_the_log_is_filtered(page: Page) -> None:
     page.go("log")
     wait(lambda: len(page.all("#log li")) >= 3)

@@ -34,7 +34,7 @@ export function schedulesPage(root) {
   return page(root, "Schedules", "cluster/all-schedules", 3, (data) => [
     h("p", { class: "found" }, `${count(data.total)} pending${data.total > data.schedules.length ? `, the first ${data.schedules.length} of them here` : ""}`),
     data.schedules.length ? h("div", { class: "table-wrap card" }, h("table", { class: "rows", id: "schedules-table" },
-      h("thead", {}, h("tr", {}, ["Next", "At", "Actor", "Kind", "Expression", "Message", "Host", "Id"].map((title) => h("th", { scope: "col" }, title)))),
+      h("thead", {}, h("tr", {}, ["Next", "At", "Actor", "Kind", "Expression", "Message", "Attempt", "Error", "Host", "Id"].map((title) => h("th", { scope: "col" }, title)))),
       h("tbody", {}, data.schedules.map((one) => h("tr", { tabindex: 0, "data-href": actorHref(one.actor_type, one.actor_id) },
         h("td", { "data-label": "Next" }, ahead(one.next_fire)),
         h("td", { "data-label": "At" }, clock(one.next_fire)),
@@ -42,6 +42,8 @@ export function schedulesPage(root) {
         h("td", { "data-label": "Kind" }, one.kind),
         h("td", { "data-label": "Expression" }, one.cron_expr ? `${one.cron_expr} ${one.tz ?? ""}` : ""),
         h("td", { "data-label": "Message", class: "id" }, one.body),
+        h("td", { "data-label": "Attempt" }, one.attempt || ""),
+        h("td", { "data-label": "Error", class: "id bad", title: one.error }, one.error ?? ""),
         h("td", { "data-label": "Host" }, one.host_id),
         h("td", { "data-label": "Id", class: "id" }, one.id))))))
       : h("p", { class: "empty card" }, "No schedule is pending."),
