@@ -708,7 +708,7 @@ def test_answers_that_get_lost_lose_no_schedule(hosts: Hosts) -> None:
     store = schedules._store
     assert isinstance(store, PostgresSchedules)
     unlucky = Unlucky(store)
-    schedules._store = schedules._confirming._store = unlucky
+    schedules._store = schedules._confirming._store = schedules._writing._store = unlucky
     made = []
     for number in range(40):
         try:

@@ -8,40 +8,35 @@ due. A host sleeps until the next row is due that it knows of, at most `schedule
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import deque
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gevent import Greenlet
 from gevent.event import Event
-from greenlet import getcurrent
 from msgspec.structs import replace
 
 from ..core.native import get_ident
-from ..errors import AnswerLost, DatabaseError, DatabaseRefused, InvalidRef, TheatreError
-from ..logic.bodies import MAX_BODY, dump_body
-from ..logic.schedules import ONCE, Row, Schedule, check_delay, check_id, check_misfire, decide
+from ..errors import AnswerLost, DatabaseError
+from ..logic.schedules import ONCE, Schedule, check_delay, check_id, check_misfire, decide
 from .alarm import Alarm
-from .batches import Batches
 from .carriers import CROWDED, HANDLED, UNTRIED, Carriers
 from .confirming import Confirming
 from .cron import Cron
 from .lag import Lag
 from .rows import LISTED, Held, show
+from .writing import PREFIX, Writing, check_can_wait
 
 if TYPE_CHECKING:
     from ..core.dispatcher import Dispatcher
+    from ..logic.schedules import Row
     from ..messages import Ref
     from .store import ScheduleStore
 
 log = logging.getLogger("theatre_gevent.schedules")
 
-PREFIX = "pg-"
-"""What the ids of these schedules begin with, so that none is ever that of a schedule in a host's memory."""
-
 _BATCH = 500
-"""Rows that one statement claims or writes."""
+"""Rows that one statement claims."""
 
 _HELD = 20_000
 """Rows that one host has claimed at a time."""
@@ -51,9 +46,6 @@ _SHOWN = 10_000
 
 _COUNTED = 100_000
 """Schedules that are counted at most."""
-
-_ATTEMPTS = 3
-"""How often a new schedule is written whose answer was lost: writing it again changes nothing."""
 
 _DOUBTFUL_LOOKS = 3
 """How often it is looked for what a claim whose answer was lost has claimed: it may happen late."""
@@ -77,15 +69,15 @@ class DurableSchedules:
         self._interval = interval
         self._cron = lru_cache(maxsize=1024)(Cron)
         self._carriers = Carriers(dispatcher, self._settle)
+        self._writing = Writing(dispatcher, store)
         self._confirming = Confirming(store, self._clock, self._confirmed)
-        self._inserts: Batches[Row, int | None] = Batches(self._insert, _BATCH)
         self._held: dict[tuple[str, int], Held] = {}
         self._settled = Event()
         self._alarm = Alarm(self._clock)
         self._lag = Lag()
         self._greenlet: Greenlet[..., None] | None = None
         self._ahead: float | None = None
-        """The database's time less this host's monotonic time, in seconds; None until a claim has told."""
+        """The database's time less this host's monotonic time, in seconds; None until it was asked."""
         self._sweep_at = 0.0
         self._doubtful = 0
         self._failures = 0
@@ -105,7 +97,7 @@ class DurableSchedules:
         if get_ident() != dispatcher.thread:
             args = (ref, body, delay, sender)
             return dispatcher.threads.call(self.send_after, args, self._patience)  # type: ignore[no-any-return]
-        row = self._row(ref, body, sender, int(delay * 1_000_000))
+        row = self._writing.row(ref, body, sender, int(delay * 1_000_000))
         return self._write(row)
 
     def send_cron(
@@ -118,7 +110,7 @@ class DurableSchedules:
             args = (ref, body, expression, tz, misfire, sender)
             return dispatcher.threads.call(self.send_cron, args, self._patience)  # type: ignore[no-any-return]
         cron = Cron(expression, tz)
-        row = self._row(ref, body, sender, 0)
+        row = self._writing.row(ref, body, sender, 0)
         following = cron.next_after(self._store.now() / 1e6)
         assert following is not None
         due_us = following * 1_000_000
@@ -130,7 +122,7 @@ class DurableSchedules:
         dispatcher = self._dispatcher
         if get_ident() != dispatcher.thread:
             return bool(dispatcher.threads.call(self.cancel, (schedule_id,), self._patience))
-        self._check_can_wait()
+        check_can_wait(dispatcher)
         if not schedule_id.startswith(PREFIX) or "\0" in schedule_id:
             return False
         in_time = self._store.cancel(schedule_id)
@@ -142,7 +134,7 @@ class DurableSchedules:
         dispatcher = self._dispatcher
         if get_ident() != dispatcher.thread:
             return dispatcher.threads.call(self.pending, (), self._patience)  # type: ignore[no-any-return]
-        self._check_can_wait()
+        check_can_wait(dispatcher)
         return [show(row) for row in self._store.read(_SHOWN)]
 
     def first(self, limit: int) -> tuple[list[Schedule], int]:
@@ -150,7 +142,7 @@ class DurableSchedules:
         dispatcher = self._dispatcher
         if get_ident() != dispatcher.thread:
             return dispatcher.threads.call(self.first, (limit,), self._patience)  # type: ignore[no-any-return]
-        self._check_can_wait()
+        check_can_wait(dispatcher)
         found = [show(row) for row in self._store.read(limit, LISTED)]
         return found, len(found) if len(found) < limit else max(self._pending, len(found))
 
@@ -158,48 +150,14 @@ class DurableSchedules:
     def _patience(self) -> float:
         return 2 * self._dispatcher.request_timeout
 
-    def _check_can_wait(self) -> None:
-        if getcurrent() is self._dispatcher.hub:
-            raise TheatreError("this would block the hub: call it from a greenlet, not from a loop callback")
-
-    def _row(self, ref: Ref, body: object, sender: Ref | None, due_us: int) -> Row:
-        self._check_can_wait()
-        dispatcher = self._dispatcher
-        dispatcher.backpressure.check_running()
-        problem = self._store.problem(dispatcher.registry.check(ref))
-        if problem is not None:
-            raise InvalidRef(problem)
-        data = dump_body(body)
-        if len(data) > MAX_BODY:
-            raise DatabaseRefused(f"the body has {len(data)} bytes when encoded; at most {MAX_BODY} can be sent")
-        sender_type, sender_id = (None, None) if sender is None else (sender.type, sender.id)
-        return Row(PREFIX + uuid.uuid4().hex, ref.type, ref.id, sender_type, sender_id, data, due_us)
-
     def _write(self, row: Row) -> str:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                due_us = self._inserts.call(row)
-                break
-            except AnswerLost:
-                if attempt == _ATTEMPTS:
-                    raise
-                # The row may have been there, and been handled meanwhile: then this is another attempt, and says so.
-                row = replace(row, attempt=1)
+        due_us = self._writing.write(row)
         if due_us is None:
             self._alarm.expect(0.0)
         else:
             self._lag.write(due_us)
             self._alarm.expect(self._local(due_us))
         return row.id
-
-    def _insert(self, rows: list[Row]) -> list[int | BaseException | None]:
-        try:
-            dues = self._store.insert(rows)
-        except DatabaseRefused as error:
-            if len(rows) == 1:
-                return [error]
-            return [outcome for row in rows for outcome in self._insert([row])]  # one bad row takes no other along
-        return [dues.get(row.id) for row in rows]
 
     # -- with the host -----------------------------------------------------------------------------------------
 
