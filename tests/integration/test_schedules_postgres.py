@@ -517,7 +517,7 @@ def until_it_grows(host: Host) -> None:
 
 def test_while_all_are_frozen_what_is_due_is_late_at_each(hosts: Hosts) -> None:
     everybody = hosts.start("a", "b")
-    everybody[0].send_after(Ref("a", "1"), "x", 3600)
+    everybody[0].send_after(hosts.ref("a"), "x", 3600)
     for host in everybody:
         host.freeze()
     assert [lag(host) for host in everybody] == [0, 0]

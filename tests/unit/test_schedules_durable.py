@@ -79,7 +79,8 @@ class Table:
         self._begin("claim")
         now = self.now()
         waiting = sorted(
-            (self.at[key], key) for key, row in self.rows.items() if row.epoch is None and row.error is None
+            ((self.at[key], key) for key, row in self.rows.items() if row.epoch is None and row.error is None),
+            key=lambda item: item[0],
         )
         for key in (due := [key for at, key in waiting if at <= now][:at_most]):
             row = self.rows[key]
@@ -243,11 +244,12 @@ def test_at_the_very_beginning_too(host: Host, clock: VirtualClock, table: Table
     schedules.finish(0.0)
 
 
+@pytest.mark.parametrize("call", ["claim", "adjust"])
 def test_a_slow_answer_does_not_add_to_the_wait(
-    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen
+    clock: VirtualClock, schedules: DurableSchedules, table: Table, seen: Seen, call: str
 ) -> None:
     make_overdue(schedules, table)
-    gate = table.hold("adjust")
+    gate = table.hold(call)
     schedules.send_after(A, "later", 8)
     schedules.send_after(A, "first", 0)
     clock.advance(5)
@@ -408,6 +410,25 @@ def test_while_the_database_is_away_what_is_due_gets_later(
     clock.advance(2)
     assert seen.messages() == ["first", "second"]
     assert lag(schedules) == 0
+
+
+def test_a_host_that_has_never_heard_of_the_database_again_knows_how_late_it_is(
+    host: Host, clock: VirtualClock, table: Table, seen: Seen
+) -> None:
+    schedules = DurableSchedules(host._dispatcher, table, 60.0)
+    gate = table.hold("claim")
+    schedules.start()
+    clock.settle()
+    schedules.send_after(A, "x", 10)
+    table.away = True
+    clock.advance(15)
+    assert lag(schedules) == 5
+    table.away = False
+    gate.set()
+    clock.advance(1)
+    assert seen.messages() == ["x"]
+    schedules.stop()
+    schedules.finish(0.0)
 
 
 def test_what_was_written_while_a_claim_was_under_way_gets_later_too(

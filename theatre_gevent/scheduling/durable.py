@@ -24,6 +24,7 @@ from .carriers import CROWDED, HANDLED, UNTRIED, Carriers
 from .confirming import Confirming
 from .cron import Cron
 from .lag import Lag
+from .remote_clock import RemoteClock
 from .rows import LISTED, Held, show
 from .writing import PREFIX, Writing, check_can_wait
 
@@ -76,8 +77,7 @@ class DurableSchedules:
         self._alarm = Alarm(self._clock)
         self._lag = Lag()
         self._greenlet: Greenlet[..., None] | None = None
-        self._ahead: float | None = None
-        """The database's time less this host's monotonic time, in seconds; None until it was asked."""
+        self._theirs = RemoteClock(self._clock)
         self._sweep_at = 0.0
         self._doubtful = 0
         self._failures = 0
@@ -98,7 +98,7 @@ class DurableSchedules:
             args = (ref, body, delay, sender)
             return dispatcher.threads.call(self.send_after, args, self._patience)  # type: ignore[no-any-return]
         row = self._writing.row(ref, body, sender, int(delay * 1_000_000))
-        return self._write(row)
+        return self._write(row, row.due_us)
 
     def send_cron(
         self, ref: Ref, body: object, expression: str, tz: str | None, misfire: str, sender: Ref | None = None
@@ -111,7 +111,10 @@ class DurableSchedules:
             return dispatcher.threads.call(self.send_cron, args, self._patience)  # type: ignore[no-any-return]
         cron = Cron(expression, tz)
         row = self._writing.row(ref, body, sender, 0)
-        following = cron.next_after(self._store.now() / 1e6)
+        asked = self._clock.monotonic()
+        now_us = self._store.now()
+        self._theirs.hear(now_us, asked)
+        following = cron.next_after(now_us / 1e6)
         assert following is not None
         due_us = following * 1_000_000
         return self._write(replace(row, due_us=due_us, expression=cron.expression, tz=cron.tz, misfire=misfire))
@@ -150,13 +153,16 @@ class DurableSchedules:
     def _patience(self) -> float:
         return 2 * self._dispatcher.request_timeout
 
-    def _write(self, row: Row) -> str:
+    def _write(self, row: Row, delay_us: int | None = None) -> str:
+        asked = self._clock.monotonic()
         due_us = self._writing.write(row)
         if due_us is None:
             self._alarm.expect(0.0)
-        else:
-            self._lag.write(due_us)
-            self._alarm.expect(self._local(due_us))
+            return row.id
+        if delay_us is not None:
+            self._theirs.hear(due_us - delay_us, asked)
+        self._lag.write(due_us)
+        self._alarm.expect(self._theirs.local(due_us))
         return row.id
 
     # -- with the host -----------------------------------------------------------------------------------------
@@ -216,9 +222,8 @@ class DurableSchedules:
 
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the counters of schedules."""
-        late = 0.0
-        if self._ahead is not None:
-            late = self._lag.seconds(self._clock.monotonic() + self._ahead, (due for _, due in self._held))
+        now = self._theirs.now()
+        late = 0.0 if now is None else self._lag.seconds(now, (due for _, due in self._held))
         return {
             "schedules_pending": self._pending,
             "schedules_fired": self._fired,
@@ -258,16 +263,17 @@ class DurableSchedules:
         if self._starved:
             return self._interval  # `_confirmed` tells when there is room
         self._lag.begin()
+        asked = self._clock.monotonic()
         claim = self._store.claim(room)
         if claim is None:
             return min(1.0, self._interval)  # no life, no claim
-        self._ahead = claim.now_us / 1e6 - self._clock.monotonic()
+        self._theirs.hear(claim.now_us, asked)
         full = len(claim.rows) == room
         self._lag.claimed(claim, all_due=not full)
         self._take(claim.rows, claim.now_us / 1e6)
         if full:
             return 0.0
-        due = self._sweep_at if claim.next_us is None else min(self._sweep_at, self._local(claim.next_us))
+        due = self._sweep_at if claim.next_us is None else min(self._sweep_at, self._theirs.local(claim.next_us))
         return max(0.0, due - self._clock.monotonic())
 
     def _watch(self) -> float:
@@ -277,8 +283,9 @@ class DurableSchedules:
 
     def _count(self) -> None:
         self._lag.begin()
+        asked = self._clock.monotonic()
         tally = self._store.tally(_COUNTED)
-        self._ahead = tally.now_us / 1e6 - self._clock.monotonic()
+        self._theirs.hear(tally.now_us, asked)
         self._pending = tally.total
         self._lag.counted(tally)
 
@@ -308,10 +315,6 @@ class DurableSchedules:
             lost = [(key, due, 0) for key, due in claimed if (key, due) not in self._held]
             if lost:
                 store.give_back(epoch, lost, untried=False)
-
-    def _local(self, us: int) -> float:
-        """Return a time of the database in this host's monotonic seconds; long ago if nobody knows yet."""
-        return 0.0 if self._ahead is None else us / 1e6 - self._ahead
 
     # -- what was claimed --------------------------------------------------------------------------------------
 
@@ -382,7 +385,7 @@ class DurableSchedules:
     def _done(self, held: Held, following: int | None) -> None:
         """A due time is over; `following` is the next one."""
         if following is not None:
-            held.again = self._local(following * 1_000_000)
+            held.again = self._theirs.local(following * 1_000_000)
         self._confirming.done(held, None if following is None else following * 1_000_000)
 
     def _confirmed(self, held: Held) -> None:

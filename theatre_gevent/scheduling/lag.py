@@ -51,8 +51,9 @@ class Lag:
             now: The present time, in seconds.
             held: When those were due, in microseconds, that this host has claimed.
         """
-        waiting = () if self._closed else (self._waiting, self._retried, self._written)
-        oldest = min((_NEVER, *waiting, *held))
+        oldest = min((_NEVER, *held))
+        if not self._closed:
+            oldest = min(oldest, self._waiting, self._retried, self._written)
         return max(0.0, now - oldest / 1e6)
 
     def close(self) -> None:
