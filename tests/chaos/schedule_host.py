@@ -46,6 +46,7 @@ def main() -> None:
     host.register_actor("a", receive)
     host.start()
     write({"ready": True})
+    mine = (ref for ref in (Ref("a", f"held{n}") for n in count()) if host.ring_owner(ref) == host.host_id)
     stdin = FileObject(sys.stdin.fileno(), "rb", close=False)
     while line := stdin.readline():
         order: dict[str, Any] = json.loads(line)
@@ -58,8 +59,7 @@ def main() -> None:
             ]
             gevent.joinall(tasks, raise_error=True)
             answer = [task.value for task in tasks]
-        elif order["do"] == "hold":  # so many whose first attempts do not end, for actors that live here
-            mine = (ref for ref in (Ref("a", f"held{n}") for n in count()) if host.ring_owner(ref) == host.host_id)
+        elif order["do"] == "hold":  # so many whose first attempts do not end, for actors of their own that live here
             answer = [host.send_after(ref, "hold", 0) for ref in islice(mine, order["number"])]
         elif order["do"] == "recur":
             answer = [host.send_cron(Ref("a", f"cron{n}"), n, "* * * * *") for n in range(order["number"])]
