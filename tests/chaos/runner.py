@@ -16,7 +16,7 @@ import msgspec
 from gevent import socket
 from gevent.lock import RLock
 
-from tests.chaos.excuses import Fault
+from tests.chaos.excuses import Fault, Lives
 from tests.chaos.judge import Judge, Violation
 from tests.chaos.pg_cluster import Failed, PgCluster, boottime, refs
 from tests.chaos.plan import LEASE, Step, make_plan
@@ -120,35 +120,31 @@ class ChaosCluster(PgCluster):
 
     def judge(self) -> Judge:
         """Return the judge of all that is written so far."""
-        records = self.records()
-        stopped = {record.pid for record in records if record.what == "stopped"}
-        graceful = {(r.host, r.epoch) for r in records if r.pid in stopped and r.what in ("state", "init")}
-        fenced = self.fenced()
-        # A host that loses its lease is cut off from the others, whatever was the cause; and a busy one may cut its old
-        # connections when it is in its next life already.
-        lost = [
-            Fault(at - LEASE - BEFORE, max(at, self._active_after(records, host, epoch)) + AFTER, (host,))
-            for (host, epoch), at in fenced.items()
-            if (host, epoch) not in graceful or self._rejoined(host, epoch, fenced)
-        ]
-        faults = [*self.faults, *lost]
+        records, fenced = self.records(), self.fenced()
+        faults = [*self.faults, *lost_leases(records, fenced)]
         # With the witness file it is all that the judge goes by.
         known = {"fenced": [[*life, at] for life, at in fenced.items()], "faults": faults, "killed": self.killed}
         (self.folder / "excuses.json").write_bytes(msgspec.json.encode(known))
         return Judge(records, fenced, faults, self.killed)
 
-    @staticmethod
-    def _active_after(records: list[Record], host: str, epoch: int) -> float:
-        """Return when a host was active again after one of its lives, 0 if it never was."""
-        later = (
-            r.t for r in records if r.what == "state" and r.host == host and r.epoch > epoch and r.note == "active"
-        )
-        return min(later, default=0.0)
 
-    def _rejoined(self, host: str, epoch: int, fenced: dict[tuple[str, int], float]) -> bool:
-        """Tell whether a life was followed by another one of the same process."""
-        pids = {r.pid for r in self.records("state", host=host, epoch=epoch)}
-        return any(r.pid in pids and r.host == host and r.epoch > epoch for r in self.records("state", host=host))
+def lost_leases(records: Sequence[Record], fenced: Lives) -> list[Fault]:
+    """Return when messages may have been lost since a host lost its lease.
+
+    It is cut off from the others then, whatever was the cause; and a busy one may cut its old connections when it is in
+    its next life already. Who stops in good order loses nothing, unless it has lost its lease before.
+    """
+    stopped = {record.pid for record in records if record.what == "stopped"}
+    states = [record for record in records if record.what == "state"]
+    ended = {(r.host, r.epoch) for r in records if r.pid in stopped and r.what in ("state", "init")}
+    rejoining = {(r.host, r.epoch) for r in states if r.note == "rejoining"}
+    active = [r for r in states if r.note == "active"]
+    faults = []
+    for (host, epoch), at in fenced.items():
+        if (host, epoch) not in ended - rejoining:
+            back = min((r.t for r in active if r.host == host and r.epoch > epoch), default=0.0)
+            faults.append(Fault(at - LEASE - BEFORE, max(at, back) + AFTER, (host,)))
+    return faults
 
 
 class Run:

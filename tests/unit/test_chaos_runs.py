@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import command
+from tests.chaos.excuses import Fault
 from tests.chaos.judge import Judge, Violation
 from tests.chaos.plan import FAULTS, HANG, LEASE, Step, make_plan
 from tests.chaos.plants import PLANTS
-from tests.chaos.runner import OPTIONS, Outcome, Run, Settings
+from tests.chaos.runner import OPTIONS, Outcome, Run, Settings, lost_leases
 from tests.chaos.witness import Record
 
 
@@ -84,6 +85,29 @@ def test_a_planted_bug_leaves_something_behind_only_if_it_was_missed(
     told = capsys.readouterr().out
     assert f"{len(PLANTS)} planted bugs, {len(PLANTS)} found" in told
     assert "batch-backwards: not found with seed 1" in told
+
+
+@pytest.mark.parametrize(
+    ("then", "window"),
+    [
+        ([("state", 9, "draining", 7), ("state", 9, "stopped", 7), ("stopped", 10, "", 0)], None),
+        ([("state", 12, "rejoining", 7), ("state", 14, "active", 8)], (2.0, 16.0)),
+        ([("state", 12, "rejoining", 7), ("state", 14, "active", 8), ("stopped", 20, "", 0)], (2.0, 16.0)),
+        ([("state", 12, "rejoining", 7), ("state", 13, "draining", 7), ("stopped", 14, "", 0)], (2.0, 12.0)),
+        ([], (2.0, 12.0)),
+    ],
+    ids=["stops in good order", "rejoins", "rejoins and stops", "stops before it has rejoined", "is killed"],
+)
+def test_who_has_lost_its_lease_may_lose_messages(
+    then: list[tuple[str, float, str, int]], window: tuple[float, float] | None
+) -> None:
+    """A host that was to stop after a pause counted as one that had never lost its lease."""
+    records = [
+        Record(what, t, 1, "a", epoch, note=note)
+        for what, t, note, epoch in [("state", 1.0, "starting", 0), ("state", 2.0, "active", 7), *then]
+    ]
+    found = lost_leases(records, {("a", 7): 10.0})
+    assert found == ([] if window is None else [Fault(*window, ("a",))])
 
 
 def test_what_is_wrong_with_a_whole_run_is_told_with_the_last_states_of_its_hosts() -> None:
