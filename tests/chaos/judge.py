@@ -18,9 +18,9 @@ GREY = 0.1
 SHARE, FEW = 0.02, 20
 """How many of the messages that were sent may be lost or late for faults: this share, and so many more, so that a short
 run does not fail by chance. A minute of all faults costs 0.1 to 1 %."""
-LEAST = 0.1
+LEAST = 0.05
 """Share of the messages sent that no fault may have cost, at least: fewer prove nothing about the others. A minute of
-all faults leaves 24 to 70 %: a dozen times a host loses its lease or its process, which endangers for ten seconds what
+all faults leaves 20 to 75 %: a dozen times a host loses its lease or its process, which endangers for ten seconds what
 it sends and gets, one in three to five of all, and as often a connection."""
 TOLD = 3
 """Records of a kind that prove something, at most."""
