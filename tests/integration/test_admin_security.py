@@ -334,6 +334,20 @@ def call(app: Any, path: str, **environ: str) -> tuple[int, bytes]:
     return int(heads[0].split()[0]), body
 
 
+@pytest.mark.parametrize("path", ["/cluster/freeze\x80", "//cluster/freeze", "/cluster/\xfffreeze", "cluster/freeze"])
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_an_order_needs_the_token_however_its_path_is_written(
+    make_host: MakeHost, path: str, token: str | None
+) -> None:
+    """What finds the way for a path leaves out bytes that are no UTF-8, and slashes in some versions."""
+    host = make_host(clock=SystemClock(), admin_token=token)
+    kinds: list[dict[str, str]] = [{}, {"CONTENT_TYPE": "application/json"}, {"HTTP_AUTHORIZATION": "Bearer x"}]
+    for kind in kinds:
+        status, _ = call(host.admin_app, path, REQUEST_METHOD="POST", HTTP_HOST="localhost", **kind)
+        assert status in (401, 403, 404)
+    assert host.state == "active"
+
+
 def test_the_application_can_be_mounted(host: Host) -> None:
     app = host.admin_app
     assert app is host.admin_app

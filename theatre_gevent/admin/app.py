@@ -13,7 +13,7 @@ import ujson
 
 from ..errors import HostNotRunning, TheatreError
 from ..logs import fields
-from .guard import DRAIN_PATH, FREEZE_PATH, Guard, Refusal
+from .guard import Guard, Refusal
 from .parameters import BadParameter, read
 from .peers import HOST_HEADER, Peers
 from .prometheus import new_registry, render
@@ -71,8 +71,8 @@ class Application:
         app.route("/metrics", "GET", self._metrics)
         app.route("/healthz", "GET", lambda: self._health(self._view.stuck))
         app.route("/readyz", "GET", lambda: self._health(self._view.unready))
-        app.route(DRAIN_PATH, "POST", lambda: self._order(lambda: self._view.run(self._drain)))
-        app.route(FREEZE_PATH, "POST", lambda: self._order(self._freeze))
+        app.route("/cluster/drain", "POST", lambda: self._order(lambda: self._view.run(self._drain)))
+        app.route("/cluster/freeze", "POST", lambda: self._order(self._freeze))
         app.route("/", "GET", lambda: self._file("index.html"))
         app.route("/static/<name:path>", "GET", self._file)
         app.default_error_handler = self._error
@@ -168,6 +168,9 @@ class Application:
 
     def _order(self, carry_out: Callable[[], str]) -> bottle.HTTPResponse:
         request = bottle.request
+        refusal = self._guard.refuse_order(request.environ)
+        if refusal is not None:
+            return self._refusal(refusal)
         try:
             length = request.content_length
         except ValueError:  # a server that we are mounted in may pass on anything
