@@ -38,15 +38,29 @@ def gone(processes: Iterable[psutil.Process]) -> bool:
     return True
 
 
+class AheadClock(SystemClock):
+    """Time that is ahead of the timers, as after a signal has stopped this process for a while.
+
+    Attributes:
+        ahead: By how many seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        real = self.monotonic
+        self.ahead = 0.0
+        self.monotonic = lambda: real() + self.ahead
+
+
 def base_port(offsets: Iterable[int]) -> int:
     """Return a port such that those at these distances from it are free.
 
     They lie below the range that systems take ports from for whoever asks for any, as each outgoing connection does: a
     port of that range may be somebody else's by the time that the program under test wants it.
     """
-    distances = tuple(offsets)
+    distances, dice = tuple(offsets), random.SystemRandom()
     while True:
-        base = random.randrange(10_000, 30_000)
+        base = dice.randrange(10_000, 30_000)
         with ExitStack() as open_ones:
             try:
                 for distance in distances:

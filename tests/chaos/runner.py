@@ -13,7 +13,6 @@ from typing import Any
 
 import gevent
 import msgspec
-from gevent import socket
 from gevent.lock import RLock
 
 from tests.chaos.excuses import Fault, Lives
@@ -24,7 +23,7 @@ from tests.chaos.plants import PLANTS
 from tests.chaos.witness import Record
 from tests.postgres import Databases, execute
 from tests.proxies import DatabaseProxy, Proxy
-from tests.support import in_background, until
+from tests.support import base_port, in_background, until
 from theatre_gevent.embedded import EmbeddedPostgres
 
 BEFORE, AFTER = 5.0, 2.0
@@ -181,7 +180,8 @@ class Run:
                 execute(dsn, PLANTS[self.settings.plant].sql)
             stack.callback(cluster.abandon)
             self._databases = {name: stack.enter_context(DatabaseProxy(dsn)) for name in self.names}
-            self._addresses = dict(zip(self.names, free_addresses(len(self.names)), strict=True))
+            first = base_port(range(len(self.names)))
+            self._addresses = {name: f"127.0.0.1:{port}" for port, name in enumerate(self.names, first)}
             self._links: dict[tuple[str, str], Proxy] = {}
             for one in self.names:
                 for other in self.names:
@@ -364,21 +364,3 @@ class Run:
 
     def _raise(self, name: str, seconds: float) -> None:
         self._cluster[name].call("mood", word="raise", seconds=seconds)
-
-
-def free_addresses(number: int) -> Sequence[str]:
-    """Return addresses at which nobody listens, of ports that the system gives to nobody by itself."""
-    found: list[str] = []
-    dice = random.SystemRandom()
-    while len(found) < number:
-        port = dice.randrange(10000, 32000)
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        address = f"127.0.0.1:{port}"
-        if address not in found:
-            found.append(address)
-    return found

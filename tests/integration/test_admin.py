@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.admin_support import Reply, ask, get
 from tests.integration.cluster_support import Cluster
-from tests.support import in_background, until
+from tests.support import AheadClock, in_background, until
 from theatre_gevent import Host, Ref, RemoteActorError, SystemClock, TheatreError
 from theatre_gevent._version import __version__
 from theatre_gevent.admin.prometheus import GAUGES
@@ -39,16 +39,6 @@ def alone() -> Iterator[Host]:
     with Host(host_id="alone", admin_addr=ADMIN) as host:
         host.register_actor("x", lambda ctx: ctx.reply(ctx.message))
         yield host
-
-
-class Ahead(SystemClock):
-    """A clock that can be ahead of the timers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        real = self.monotonic
-        self.seconds = 0.0
-        self.monotonic = lambda: real() + self.seconds
 
 
 def age(stamp: str) -> float:
@@ -336,14 +326,14 @@ def test_health_and_readiness(cluster: Cluster) -> None:
 
 def test_a_hub_that_is_stuck_is_not_well() -> None:
     """The timer that should have come ten seconds ago has not, by the host's own clock."""
-    clock = Ahead()
+    clock = AheadClock()
     with Host(host_id="stuck", admin_addr=ADMIN, clock=clock) as host:
         assert ask(host, "/healthz").status == 200
-        clock.seconds = STUCK + 5
+        clock.ahead = STUCK + 5
         reply = ask(host, "/healthz")
         assert reply.status == 503
         assert re.fullmatch(r"the hub was blocked for 1[45]\.\d s", reply.data["reason"])
-        clock.seconds = 0.0
+        clock.ahead = 0.0
         until(lambda: ask(host, "/healthz").status == 200)
 
 

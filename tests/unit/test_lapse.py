@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import pytest
 
+from tests.support import AheadClock
 from theatre_gevent import Host, HostFrozen, Ref
-from theatre_gevent.clock import SystemClock
 from theatre_gevent.core.closing import Closer
 
 if TYPE_CHECKING:
@@ -17,37 +17,27 @@ if TYPE_CHECKING:
 A = Ref("a", "1")
 
 
-class PausedClock(SystemClock):
-    """Time goes on while this process does not, as when it is stopped with a signal."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        real = self.monotonic
-        self.paused = 0.0
-        self.monotonic = lambda: real() + self.paused
-
-
 class Lease:
     """Lasts for 50 seconds."""
 
-    def __init__(self, clock: PausedClock) -> None:
+    def __init__(self, clock: AheadClock) -> None:
         self.lease_until = clock.monotonic() + 50.0
         self.lapses: list[int] = []
 
 
 @pytest.fixture
-def clock() -> PausedClock:
-    return PausedClock()
+def clock() -> AheadClock:
+    return AheadClock()
 
 
 @pytest.fixture
-def host(clock: PausedClock) -> Iterator[Host]:
+def host(clock: AheadClock) -> Iterator[Host]:
     with Host(clock=clock, drain_timeout=0.1, idle_timeout=1000.0) as host:
         yield host
 
 
 @pytest.fixture
-def lease(host: Host, clock: PausedClock) -> Lease:
+def lease(host: Host, clock: AheadClock) -> Lease:
     """The host lives until the lease ends, and is fenced then."""
     lease, dispatcher = Lease(clock), host._dispatcher
 
@@ -68,15 +58,15 @@ def record(host: Host) -> list[Any]:
     return seen
 
 
-def pause(clock: PausedClock) -> None:
-    clock.paused += 60.0
+def pause(clock: AheadClock) -> None:
+    clock.ahead += 60.0
 
 
 def users(seen: list[Any]) -> list[Any]:
     return [message for message in seen if isinstance(message, int)]
 
 
-def test_nothing_accepted_before_the_end_is_handled_after_it(host: Host, lease: Lease, clock: PausedClock) -> None:
+def test_nothing_accepted_before_the_end_is_handled_after_it(host: Host, lease: Lease, clock: AheadClock) -> None:
     seen = record(host)
     host.spawn_local(A)
     for number in range(5):
@@ -90,7 +80,7 @@ def test_nothing_accepted_before_the_end_is_handled_after_it(host: Host, lease: 
         host.send(A, 6)
 
 
-def test_a_turn_ends_with_the_lease(host: Host, lease: Lease, clock: PausedClock) -> None:
+def test_a_turn_ends_with_the_lease(host: Host, lease: Lease, clock: AheadClock) -> None:
     seen: list[int] = []
 
     def receive(ctx: Any) -> None:
@@ -108,7 +98,7 @@ def test_a_turn_ends_with_the_lease(host: Host, lease: Lease, clock: PausedClock
     assert lease.lapses == [1]
 
 
-def test_the_next_actor_has_no_turn_after_the_end(host: Host, lease: Lease, clock: PausedClock) -> None:
+def test_the_next_actor_has_no_turn_after_the_end(host: Host, lease: Lease, clock: AheadClock) -> None:
     seen: list[str] = []
 
     def receive(ctx: Any) -> None:
@@ -126,7 +116,7 @@ def test_the_next_actor_has_no_turn_after_the_end(host: Host, lease: Lease, cloc
     assert seen == ["0"]
 
 
-def test_a_request_is_not_handed_over_after_the_end(host: Host, lease: Lease, clock: PausedClock) -> None:
+def test_a_request_is_not_handed_over_after_the_end(host: Host, lease: Lease, clock: AheadClock) -> None:
     seen = record(host)
     host.spawn_local(A)
     assert host._dispatcher.parked  # there is somebody to hand it to
@@ -136,7 +126,7 @@ def test_a_request_is_not_handed_over_after_the_end(host: Host, lease: Lease, cl
     assert users(seen) == []
 
 
-def test_what_was_fenced_is_cleared_and_accounted_for(host: Host, lease: Lease, clock: PausedClock) -> None:
+def test_what_was_fenced_is_cleared_and_accounted_for(host: Host, lease: Lease, clock: AheadClock) -> None:
     record(host)
     host.spawn_local(A)
     for number in range(5):
