@@ -61,6 +61,13 @@ LOADS: dict[str, list[str]] = {
     "large, 3 hosts, Postgres": ["-profile", "large", "-hosts", "3", "-dsn", "embedded"],
 }
 """Rows of the load test by name, and their flags."""
+SECONDS = {
+    "massive": 20,
+    "massive, -warm": 20,
+    "massive, 3 hosts": 30,
+    "large, 3 hosts, Postgres": 20,
+}
+"""How long those take that have to activate many actors first; the others 8."""
 
 
 @part("loadtest")
@@ -69,7 +76,7 @@ def load_test(run: Run) -> None:
     for number, (name, flags) in enumerate(LOADS.items()):
         if run.quick and "massive" in name:
             flags = [*flags, "-actors", "20000"]
-        duration = run.size(20 if "massive" in name else 8, 1)
+        duration = run.size(SECONDS.get(name, 8), 1)
         try:
             result = run.loadtest(*flags, "-duration", f"{duration}s")
         except Failed as error:  # the other rows are worth having
@@ -134,6 +141,16 @@ def by_hosts(run: Run) -> None:
             result = run.loadtest(*flags)
             run.row(f"{hosts} hosts, {mode}", f"{result['ops_per_second']:,.0f} ops/s")
             run.point("hosts", mode, hosts, result["ops_per_second"])
+
+
+@part("workers")
+def by_workers(run: Run) -> None:
+    """Throughput of three hosts against the number of workers that wait: how much goes into one batch."""
+    for workers in (1, 3, 10, 30, 100, 300):
+        flags = ["-profile", "small", "-workers", str(workers), "-duration", f"{run.size(5, 1)}s"]
+        result = run.loadtest(*flags)
+        run.row(f"{workers} workers on each of 3 hosts", describe(result))
+        run.point("workers", "three hosts, small", workers, result["ops_per_second"])
 
 
 @part("actors")

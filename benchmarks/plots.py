@@ -11,6 +11,7 @@ PLOTS: dict[str, tuple[str, str, str, bool, bool]] = {
     "latency-local": ("Local requests", "load, % of full", "latency, ms", False, True),
     "latency-remote": ("Requests to another process", "load, % of full", "latency, ms", False, True),
     "hosts": ("Small profile by number of hosts", "hosts, a process each", "operations a second", False, False),
+    "workers": ("Three hosts by number of workers", "workers on each host", "operations a second", True, False),
     "actors": ("Throughput by number of actors", "actors alive", "operations a second", True, False),
     "frames": ("Cost of a frame by its size", "size of a message, KiB", "sender's CPU, us per MiB", True, False),
 }
