@@ -146,11 +146,18 @@ def by_hosts(run: Run) -> None:
 @part("workers")
 def by_workers(run: Run) -> None:
     """Throughput of three hosts against the number of workers that wait: how much goes into one batch."""
-    for workers in (1, 3, 10, 30, 100, 300):
+    for workers in (10, 30, 100, 300):
         flags = ["-profile", "small", "-workers", str(workers), "-duration", f"{run.size(5, 1)}s"]
         result = run.loadtest(*flags)
         run.row(f"{workers} workers on each of 3 hosts", describe(result))
         run.point("workers", "three hosts, small", workers, result["ops_per_second"])
+
+
+@part("bare", both=False)
+def bare(run: Run) -> None:
+    """The same mix between three processes with gevent and msgspec alone, by number of workers."""
+    for _, cells in run.script_rows("bare.py", "--seconds", run.size(4, 0.5)):
+        run.point("workers", "gevent and msgspec alone", float(cells[0]), float(cells[1].replace(",", "")))
 
 
 @part("actors")
