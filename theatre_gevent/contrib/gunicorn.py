@@ -55,8 +55,9 @@ class GunicornHooks:
 
     Args:
         setup: Registers the actors: a function that is called with the host before it starts, or its name,
-            `"module:function"`, which is imported in the worker and so comes anew with every reload. It may be called
-            several times in a worker if the database is away.
+            `"module:function"`, which is imported in the worker and so comes anew with every reload, unless the master
+            has the module already, as with `preload_app`. It may be called several times in a worker if the database
+            is away.
         name: What the hosts' ids begin with.
         dsn: The database, `"embedded"` for a private one; by default what `THEATRE_DSN` names, else a private one.
         listen: Where a worker's host listens for the others. The port is 0: each worker takes a free one.
