@@ -25,6 +25,8 @@ from theatre_gevent import Host, SystemClock
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import logging
+import os
+import sys
 import gevent
 from theatre_gevent import Initialize, Ref, Shutdown
 log = logging.getLogger("shop")
@@ -76,6 +78,65 @@ def slow(host):
 
 def bad(host):
     raise RuntimeError("no way")
+
+def quits(host):
+    sys.exit(0)
+
+def vanishes(host):
+    os._exit(0)
+
+def impatient(host):
+    with gevent.Timeout(0.01, "too late"):
+        gevent.sleep(10)
+
+def wrong(host):
+    return [host]
+
+async def later(host):
+    host.register_actor("cart", Cart)
+
+def awaited(host):
+    return later(host)
+
+def returns_later(host):
+    return later
+
+def leaves(host):
+    host.register_actor("slow", shuts_down)
+    return end_with(host, 0)
+
+def fails(host):
+    host.register_actor("slow", shuts_down)
+    return end_with(host, "no stock")
+
+def times_out(host):
+    def work(host):
+        raise gevent.Timeout(1)
+    return work
+
+def shuts_down(ctx):
+    if isinstance(ctx.message, Shutdown):
+        print("shut down")
+
+def end_with(host, code):
+    def work(host):
+        host.spawn_local(Ref("slow", "1"))
+        sys.exit(code)
+    return work
+
+def actor_leaves(host):
+    def handle(ctx):
+        if isinstance(ctx.message, Shutdown):
+            print("shut down")
+            sys.exit(0)
+        if ctx.message == "leave":
+            sys.exit(0)
+    host.register_actor("slow", handle)
+    def work(host):
+        host.spawn_local(Ref("slow", "1"))
+        host.spawn_local(Ref("slow", "2"))
+        host.send(Ref("slow", "3"), "leave")
+    return work
 
 number = 7
 """
@@ -268,6 +329,13 @@ def test_the_second_signal_ends_all_at_once(theatre: Callable[..., Command], tmp
         ("nowhere:setup", 2, r"theatre: module 'nowhere' can't be imported: ModuleNotFoundError: .*"),
         ("shop:nobody", 2, r"theatre: module 'shop' has no function 'nobody'"),
         ("shop:number", 2, r"theatre: shop:number is no function: it is a int"),
+        ("shop:quits", 1, r"theatre: shop:quits did not return: sys\.exit\(0\) was called at .*/shop\.py:\d+"),
+        ("shop:vanishes", 1, r"theatre: host host-\d ended with exit code 0 before it had started"),
+        ("shop:impatient", 1, r"theatre: shop:impatient raised Timeout: .*too late at .*/shop\.py:\d+"),
+        ("shop:later", 2, r"theatre: shop:later is an async function, .*"),
+        ("shop:awaited", 2, r"theatre: shop:awaited must return a function or nothing, and returned a coroutine"),
+        ("shop:wrong", 2, r"theatre: shop:wrong must return a function or nothing, and returned a list"),
+        ("shop:returns_later", 2, r"theatre: what shop:returns_later returned is an async function, .*"),
     ],
 )
 def test_what_can_not_be_run_is_one_line(
@@ -277,6 +345,63 @@ def test_what_can_not_be_run_is_one_line(
     assert run.end() == code
     assert len(run.errors) == 1
     assert re.fullmatch(complaint, run.errors[0])
+
+
+def test_a_module_that_quits_is_a_host_that_does_not_start(theatre: Callable[..., Command], tmp_path: Path) -> None:
+    (tmp_path / "quits.py").write_text("import sys\nsys.exit(0)\n")
+    run = theatre("run", "quits:setup", "--log-level", "WARNING")
+    assert run.end() == 1
+    assert len(run.errors) == 1
+    complaint = r"theatre: module 'quits' can't be imported: sys\.exit\(0\) was called at .*/quits\.py:2"
+    assert re.fullmatch(complaint, run.errors[0])
+
+
+@pytest.mark.parametrize(("target", "shut_down"), [("shop:leaves", 1), ("shop:actor_leaves", 3)])
+def test_sys_exit_after_the_start_is_a_good_end(target: str, shut_down: int, theatre: Callable[..., Command]) -> None:
+    run = theatre("run", target)
+    assert run.end() == 0
+    assert run.out == ["host-1 | shut down"] * shut_down
+    assert run.lines(r"host host-1 ends in good order: sys\.exit\(0\) was called at .*/shop\.py:\d+")
+    assert run.lines("host host-1 has stopped in good order and is not started again")
+
+
+@pytest.mark.parametrize(
+    ("target", "complaint"),
+    [
+        ("shop:fails", r"ERROR .*host host-1 ends: sys\.exit\('no stock'\) was called at .*/shop\.py:\d+"),
+        ("shop:times_out", r"ERROR .*host host-1 ends: what shop:times_out returned has raised"),
+    ],
+)
+def test_a_bad_end_after_the_start_is_followed_by_another(
+    target: str, complaint: str, theatre: Callable[..., Command]
+) -> None:
+    run = theatre("run", target)
+    run.until(lambda: run.lines(r"host host-1 ended with exit code 1; it is started again in 0\.5 s"))
+    assert run.lines(complaint)
+    run.until(lambda: len(run.lines("host host-1 has started")) == 2)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
+
+
+def test_a_host_that_quits_when_it_is_started_again_is_started_once_more(
+    theatre: Callable[..., Command], tmp_path: Path
+) -> None:
+    (tmp_path / "moody.py").write_text(
+        "import os, sys\nfrom pathlib import Path\n"
+        "def setup(host):\n"
+        "    count = Path('count')\n"
+        "    number = len(count.read_text()) if count.exists() else 0\n"
+        "    count.write_text('x' * (number + 1))\n"
+        "    if number == 1:\n        sys.exit(0)\n"
+        "    if number == 2:\n        os._exit(0)\n"
+        "    return lambda host: sys.exit(7) if number == 0 else print('fine')\n"
+    )
+    run = theatre("run", "moody:setup")
+    run.until(lambda: "host-1 | fine" in run.out)
+    assert run.lines(r"could not start: moody:setup did not return: sys\.exit\(0\) was called at .* again in 1 s")
+    assert run.lines(r"host host-1 ended with exit code 0; it is started again in 2 s")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
 
 
 def test_a_server_that_does_not_answer_or_needs_a_token(theatre: Callable[..., Command]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from theatre_gevent.cli.arguments import parse
-from theatre_gevent.cli.errors import UsageMistake
+from theatre_gevent.cli.errors import CommandError, UsageMistake
 from theatre_gevent.cli.main import main
-from theatre_gevent.cli.run import STEADY, Backoff, counted_up, delay, plan
+from theatre_gevent.cli.run import STEADY, Backoff, counted_up, delay, plan, same_port
+from theatre_gevent.cli.target import load
 
 COMMANDS = ("run", "status", "actors", "migrate", "playground")
 
@@ -85,6 +87,17 @@ def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["run", "x:y", "--advertise", "a:1", "--dsn", "host=db"], "--advertise is for hosts on several machines"),
         (["run", "x:y", "--admin", "0.0.0.0:9090"], "can be reached from other machines: give an admin_token"),
+        (
+            ["run", "x:y", "--hosts", "2", "--listen", "127.0.0.1:17001", "--admin", "127.0.0.1:17002"],
+            "--listen 127.0.0.1:17001 and --admin 127.0.0.1:17002 meet: 127.0.0.1:17002 is for host host-2 "
+            "and 127.0.0.1:17002 for the admin server of host host-1",
+        ),
+        (
+            ["run", "x:y", "--hosts", "3", "--listen", "127.0.0.1:17002", "--admin", "127.0.0.1:17001"],
+            "--listen 127.0.0.1:17002 and --admin 127.0.0.1:17001 meet",
+        ),
+        (["run", "x:y", "--listen", "0.0.0.0:17001", "--admin", "127.0.0.1:17001"], "and --admin 127.0.0.1:17001 meet"),
+        (["migrate", "embedded"], "'embedded' is for `run` and `playground`"),
         (["migrate", "nonsense"], "dsn is not a connection string"),
         (["status", "ftp://x"], "the URL must be an admin server such as http://127.0.0.1:9090"),
         (["status", "http://x:99999"], "the URL must be an admin server"),
@@ -118,6 +131,39 @@ def test_ports_count_up_and_hosts_without_a_database_know_each_other() -> None:
         plan(parse(["run", "x:y", "--hosts", "2", "--listen", "127.0.0.1:0"], {}))
 
 
+@pytest.mark.parametrize(
+    ("one", "another", "same"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("127.0.0.1:80", "127.0.0.1:080", True),
+        ("127.0.0.1:80", "127.0.0.1:81", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("127.0.0.1:80", "10.0.0.5:80", False),
+        ("127.0.0.1:80", "localhost:80", True),
+        ("0.0.0.0:80", "10.0.0.5:80", True),
+        ("0.0.0.0:80", "[::1]:80", False),
+        ("0.0.0.0:80", "[::]:80", True),
+        ("[::]:80", "127.0.0.1:80", True),
+        ("[::1]:80", "127.0.0.1:80", False),
+    ],
+)
+def test_ports_meet_where_addresses_do(one: str, another: str, same: bool) -> None:
+    assert same_port(one, another) is same_port(another, one) is same
+
+
+def test_ranges_of_ports_that_only_touch_are_fine() -> None:
+    plan(parse(["run", "x:y", "--hosts", "2", "--listen", "127.0.0.1:7001", "--admin", "127.0.0.1:7003"], {}))
+    plan(parse(["run", "x:y", "--hosts", "2", "--listen", "127.0.0.1:7003", "--admin", "127.0.0.1:7001"], {}))
+
+
+def test_the_database_of_run_is_not_one_to_migrate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("THEATRE_DSN", "embedded")
+    assert main(["migrate"]) == 2
+    assert capsys.readouterr().err.startswith("theatre: 'embedded' is for `run` and `playground`")
+
+
 def test_a_host_in_a_container_has_its_own_id_and_tells_others_another_address() -> None:
     environ = {
         "THEATRE_TARGET": "x:y",
@@ -130,6 +176,34 @@ def test_a_host_in_a_container_has_its_own_id_and_tells_others_another_address()
     assert (name, options["listen"], options["advertise"]) == ("shop-0", "0.0.0.0:7001", "shop-0.shop:7001")
     two = plan(parse(["run", "--hosts", "2"], {**environ, "THEATRE_HOST_ID": ""}))
     assert [options["advertise"] for options in two.values()] == ["shop-0.shop:7001", "shop-0.shop:7002"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "complaint"),
+    [
+        ("import sys\nsys.exit(0)\n", 1, r"sys\.exit\(0\) was called at .*/helper_of_target\.py:2"),
+        (
+            "import argparse\nargparse.ArgumentParser().error('x')",
+            1,
+            r"sys\.exit\(2\) was called at .*/helper_of_\S+:2",
+        ),
+        ("import json\njson.loads('')\n", 2, r"JSONDecodeError: .* at .*/helper_of_target\.py:2"),
+        ("def f():\n    return nothing\nf()\n", 2, r"NameError: .* at .*/helper_of_target\.py:2"),
+        ("x = 1\nx = = 2\n", 2, r"SyntaxError: .* at .*/helper_of_target\.py:2"),
+        ("import gone_away\n", 2, r"ModuleNotFoundError: .* at .*/helper_of_target\.py:1"),
+    ],
+)
+def test_what_can_not_be_imported_is_said_with_its_place(
+    text: str, code: int, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "helper_of_target.py").write_text(text)
+    (tmp_path / "target_with_mistake.py").write_text("import helper_of_target\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CommandError) as caught:
+        load("target_with_mistake:setup")
+    assert caught.value.code == code
+    assert re.fullmatch(f"module 'target_with_mistake' can't be imported: {complaint}", str(caught.value))
 
 
 def test_delays_double_up_to_a_bound() -> None:

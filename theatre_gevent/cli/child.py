@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import os
 import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -17,8 +17,8 @@ from gevent.monkey import get_original
 
 from theatre_gevent import Host, InvalidOption, TheatreError, logs
 
-from .errors import FAILED, OK, USAGE, CommandError
-from .target import load
+from .errors import FAILED, OK, USAGE, CommandError, UsageMistake
+from .target import load, refuse_async, what_happened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,11 +61,32 @@ def _run(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int:
         if state == "stopped":
             ended.set()
 
+    def leave(error: SystemExit) -> None:
+        nonlocal failed
+        if error.code in (None, 0):
+            log.info("host %s ends in good order: %s", host.host_id, what_happened(error))
+        else:
+            log.error("host %s ends: %s", host.host_id, what_happened(error))
+            failed = True
+        ended.set()
+
+    def unless_left(wait: Callable[[], object]) -> None:
+        """Wait; a `SystemExit` of an actor is raised here, in the main greenlet, and must not cut the drain short."""
+        while True:
+            try:
+                wait()
+            except SystemExit as error:  # noqa: PERF203 - each wait may be cut short
+                leave(error)
+            else:
+                return
+
     def follow(up: Callable[[Host], object]) -> None:
         nonlocal failed
         try:
             up(host)
-        except Exception as error:
+        except SystemExit as error:
+            leave(error)
+        except (Exception, gevent.Timeout) as error:
             if isinstance(error, TheatreError) and host.state in ("draining", "stopped"):
                 # How a function ends that asks actors for ever: the host refuses, or one that it asked is leaving too.
                 log.info("host %s drains, and what %s returned ends: %s", host.host_id, spec["target"], error)
@@ -83,22 +104,29 @@ def _run(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int:
     except TheatreError as error:
         raise CommandError(f"host {spec['host_id']} can't start: {error}") from error
     tell({"address": host.address, "admin": host.admin_address})
-    if callable(after):
+    if after is not None:
         gevent.spawn(follow, after)
-    ended.wait()
-    host.stop()
+    unless_left(ended.wait)
+    unless_left(gevent.spawn(host.stop).get)
     return FAILED if failed else OK
 
 
-def _call(setup: Callable[[Host], object], host: Host, target: str) -> object:
+def _call(setup: Callable[[Host], object], host: Host, target: str) -> Callable[[Host], object] | None:
     """Call the user's function; what it raises becomes one line that says where."""
     try:
-        return setup(host)
-    except Exception as error:
+        after = setup(host)
+    except BaseException as error:  # sys.exit would look like a good end
         log.debug("%s raised", target, exc_info=error)
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
-        raise CommandError(f"{target} raised {type(error).__name__}: {error}{where}") from error
+        verb = "did not return:" if isinstance(error, SystemExit) else "raised"
+        raise CommandError(f"{target} {verb} {what_happened(error)}") from error
+    if after is None:
+        return None
+    if not callable(after):
+        if inspect.iscoroutine(after):
+            after.close()  # or the interpreter would warn on its own lines that nobody awaited it
+        raise UsageMistake(f"{target} must return a function or nothing, and returned a {type(after).__name__}")
+    refuse_async(after, f"what {target} returned")
+    return after
 
 
 def _first_line() -> bytes:

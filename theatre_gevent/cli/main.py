@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidOption, TheatreError
-from .arguments import parse
-from .errors import FAILED, INTERRUPTED, OK, USAGE, CommandError
+from .arguments import EMBEDDED, parse
+from .errors import FAILED, INTERRUPTED, OK, USAGE, CommandError, UsageMistake
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -54,6 +54,11 @@ def _obey(given: Namespace) -> int:
     if given.command == "migrate":
         from ..migration import migrate_schema
 
+        if given.dsn == EMBEDDED:
+            raise UsageMistake(
+                f"{EMBEDDED!r} is for `run` and `playground`, which start a private database and make its tables: give "
+                "the connection string of another"
+            )
         _say(f"the database has version {migrate_schema(given.dsn, timeout=given.timeout)} of the tables")
         return OK
     from .asking import actors, status

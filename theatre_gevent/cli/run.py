@@ -89,7 +89,7 @@ def plan(given: Namespace) -> dict[str, dict[str, Any]]:
     """Return the options of each host by its id.
 
     Raises:
-        UsageMistake: There are not enough ports, or options contradict each other.
+        UsageMistake: There are not enough ports, two are to share one, or options contradict each other.
         InvalidOption: An option is out of range.
     """
     if given.host_id is not None and given.hosts > 1:
@@ -121,7 +121,30 @@ def plan(given: Namespace) -> dict[str, dict[str, Any]]:
                 raise UsageMistake("without --dsn hosts can't find each other at ports that nobody knows: --listen")
     for options in hosts.values():
         HostOptions.from_mapping(options)
+    if given.listen is not None and given.admin is not None:
+        _refuse_shared_ports(given, hosts)
     return hosts
+
+
+def _refuse_shared_ports(given: Namespace, hosts: dict[str, dict[str, Any]]) -> None:
+    for name, options in hosts.items():
+        for other, others in hosts.items():
+            if same_port(options["listen"], others["admin_addr"]):
+                raise UsageMistake(
+                    f"--listen {given.listen} and --admin {given.admin} meet: {options['listen']} is for host {name} "
+                    f"and {others['admin_addr']} for the admin server of host {other}"
+                )
+
+
+def same_port(one: str, another: str) -> bool:
+    """Tell whether two `host:port` can't both be listened to."""
+    hosts, ports = zip(*(address.rpartition(":")[::2] for address in (one, another)), strict=True)
+    if int(ports[0]) != int(ports[1]) or int(ports[0]) == 0:
+        return False
+    names = {host.strip("[]").replace("localhost", "127.0.0.1") for host in hosts}
+    if len(names) == 1 or "::" in names:  # which takes IPv4 as well
+        return True
+    return "0.0.0.0" in names and not any(":" in name for name in names)  # noqa: S104 - a comparison
 
 
 def counted_up(address: str, index: int) -> str:
@@ -229,7 +252,8 @@ class SupervisedHost:
         self._options = options
         self._process: Popen[bytes] | None = None
         self._failure: CommandError | None = None
-        self._came_up = False
+        self._started = False  # the process that runs
+        self._came_up = False  # any of them
 
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal, and tell whether there was somebody to send it to."""
@@ -247,7 +271,7 @@ class SupervisedHost:
             code = self._run_once()
             if stopping.is_set():
                 return
-            if code == OK:
+            if code == OK and self._started:
                 log.info(
                     "host %s has stopped in good order and is not started again",
                     self.host_id,
@@ -271,7 +295,7 @@ class SupervisedHost:
 
     def _run_once(self) -> int:
         """Run one process to its end; return its exit code."""
-        self._failure = None
+        self._failure, self._started = None, False
         reading, writing = os.pipe()
         try:
             process = self._process = Popen(
@@ -323,7 +347,7 @@ class SupervisedHost:
                 if "failed" in message:
                     self._failure = CommandError(message["failed"], message["code"])
                     continue
-                self._came_up = True
+                self._started = self._came_up = True
                 where = f" at {message['address']}" if message["address"] else ""
                 admin = f", admin server at http://{message['admin']}/" if message["admin"] else ""
                 log.info("host %s has started%s%s", self.host_id, where, admin, extra=logs.fields(self.host_id))
