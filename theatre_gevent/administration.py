@@ -38,9 +38,11 @@ class Admin:
             from .inspection import Inspection
 
             options = self._host.options
-            name = None if options.admin_addr is None else options.admin_addr.rpartition(":")[0]
+            # Other hosts ask by the name of whichever of these `announced` tells them.
+            told = (options.admin_addr, options.advertise, options.listen)
+            names = [address.rpartition(":")[0] for address in told if address]
             self._inspection = Inspection(self._host)
-            self._app = Application(self._inspection, options.admin_token, name)
+            self._app = Application(self._inspection, options.admin_token, names)
             if self._running:
                 self._inspection.open()
         return self._app

@@ -239,6 +239,31 @@ def test_names_of_this_machine_do(open_host: Host, name: str) -> None:
     assert ask(open_host, "/cluster/status", headers={"Host": name}).status == 200
 
 
+@pytest.mark.parametrize("options", [{"listen": "127.1:0"}, {"listen": "127.0.0.1:0", "advertise": "127.1:0"}])
+def test_hosts_may_ask_each_other_by_the_name_that_they_announce(options: dict[str, str]) -> None:
+    """127.1 is a name to whoever wants IP addresses, and one that leads here everywhere."""
+    hosts = {
+        name: Host(host_id=name, admin_addr="0.0.0.0:0", admin_insecure=True, **options)  # type: ignore[arg-type]
+        for name in "ab"
+    }
+    with hosts["a"] as a, hosts["b"] as b:
+        peers = {name: host.address for name, host in hosts.items() if host.address is not None}
+        for host in (a, b):
+            host.set_peers(peers)
+        until(lambda: all(one["answered"] for one in get(a, "/cluster/all-status")["hosts"]))
+        asked = get(a, "/cluster/all-status")["hosts"]
+        assert [one["admin_addr"].rpartition(":")[0] for one in asked if one["host_id"] == "b"] == ["127.1"]
+        assert ask(a, "/cluster/status", headers={"Host": "evil.example"}).status == 403
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_is_told_by_any_name_but_to_no_other_site(open_host: Host, path: str) -> None:
+    """Load balancers ask for it by names of their own."""
+    reply = ask(open_host, path, headers={"Host": "balancer.example.org"})
+    assert (reply.status, reply.data) == (200, {"status": "ok"})
+    assert ask(open_host, path, headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}).status == 403
+
+
 def test_with_a_token_any_name_will_do(token_host: Host) -> None:
     headers = {"Host": "admin.example.org"}
     assert ask(token_host, "/cluster/status", headers={**headers, **BEARER}).status == 200

@@ -50,12 +50,12 @@ class Application:
     Args:
         view: The host.
         token: The `admin_token`, None for none.
-        name: Host part of `admin_addr`, if there is one.
+        names: Names by which the server may be asked, beside this machine's.
     """
 
-    def __init__(self, view: HostView, token: str | None = None, name: str | None = None) -> None:
+    def __init__(self, view: HostView, token: str | None = None, names: Iterable[str] = ()) -> None:
         self._view = view
-        self._guard = Guard(view.host_id, token, name)
+        self._guard = Guard(view.host_id, token, names)
         self._views = Views(view, Peers(view, token))
         self._registry = new_registry(view)
         self._files = _dashboard()

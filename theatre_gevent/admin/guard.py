@@ -1,10 +1,12 @@
 """Who may ask what: tokens, names in the Host header, and what a web page of somebody else's could make a browser do.
 
-Without a token the server is for programs of this machine (the options see to that), and the danger is a web page in a
-browser there. A page can't read the answer to a request that goes elsewhere, unless its own name is made to lead here
-(DNS rebinding): then the Host header holds that name. So without a token only IP addresses, `localhost` and this
-machine's own names are answered. With a token, whoever asks for more than health and the dashboard's own files needs
-it, which no page of somebody else's can know, and any name will do, a proxy's for instance.
+Without a token the server is for programs of this machine (the options see to that, unless `admin_insecure` says that
+everybody may look), and the danger is a web page in a browser there. A page can't read the answer to a request that
+goes elsewhere, unless its own name is made to lead here (DNS rebinding): then the Host header holds that name. So
+without a token only IP addresses, `localhost`, this machine's own name and those in the options are answered. Health is
+told under any name: it is one line, which drives nothing, and load balancers ask for it by names of their own. With a
+token, whoever asks for more than health and the dashboard's own files needs it, which no page of somebody else's can
+know, and any name will do, a proxy's for instance.
 
 Hosts ask each other with a proof instead of the token: it says which host is asked for what, so that who gets it can
 do nothing with it but ask that host the same again.
@@ -16,13 +18,16 @@ import hashlib
 import hmac
 import ipaddress
 import socket
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PROOF_SCHEME = "Theatre-Peer"
 """Scheme of the Authorization header with which hosts ask each other."""
 
 OPEN_PATHS = ("/healthz", "/readyz")
-"""Answered without a token: they say one line, and who asks them often can't send headers."""
+"""Answered without a token and by any name: they say one line, and who asks them often can't choose what to send."""
 
 
 class Refusal(NamedTuple):
@@ -51,26 +56,24 @@ class Guard:
     Args:
         host_id: This host's id, for proofs.
         token: The `admin_token`, None for none.
-        name: Host part of `admin_addr`, a name by which the server may be asked.
+        names: Names by which the server may be asked, beside this machine's.
     """
 
-    def __init__(self, host_id: str, token: str | None, name: str | None = None) -> None:
+    def __init__(self, host_id: str, token: str | None, names: Iterable[str] = ()) -> None:
         self._host_id = host_id
         self._token = token
-        self._names = {"localhost", socket.gethostname().lower()}
-        if name:
-            self._names.add(name.lower())
+        self._names = {_plain(name) for name in ("localhost", socket.gethostname(), *names)}
 
     def refuse(self, environ: dict[str, Any]) -> Refusal | None:
         """Return why a request is not answered, None if it is."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         if environ.get("HTTP_SEC_FETCH_SITE") == "cross-site" and not _is_navigation(environ, method):
             return Refusal(403, "this was asked by a page of another site")
-        if self._token is None:
+        if self._token is None and path not in OPEN_PATHS:
             name = _name_of(environ.get("HTTP_HOST", ""))
             if name and not self._is_known(name):  # browsers always send one
                 text = f"the Host header says {name[:100]!r}: without an admin_token"
-                return Refusal(403, f"{text}, only IP addresses and this machine's names are answered")
+                return Refusal(403, f"{text}, only IP addresses and the names of this machine and host are answered")
         if self._token is None or path in OPEN_PATHS or _is_static(path):
             return None
         said = environ.get("HTTP_AUTHORIZATION", "")
@@ -105,7 +108,7 @@ class Guard:
         )
 
     def _is_known(self, name: str) -> bool:
-        if name.lower().rstrip(".") in self._names:
+        if _plain(name) in self._names:
             return True
         try:
             ipaddress.ip_address(name)
@@ -124,6 +127,10 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if ":" in host else host
+
+
+def _plain(name: str) -> str:
+    return name.lower().rstrip(".")
 
 
 def _is_static(path: str) -> bool:
