@@ -281,7 +281,22 @@ def test_cancel(table: Table) -> None:
     assert not sql.cancel(table.main, "claimed"), "it is being sent"
     assert sql.cancel(table.main, "recurring"), "it will not be sent again"
     postgres.fence_self(table.main, table.a)
-    assert sql.cancel(table.main, "claimed"), "its host is gone, and it would be sent again"
+    assert not sql.cancel(table.main, "claimed"), "its host is gone, and may have handled it"
+    assert sql.read(table.main, 10) == [], "but it is not sent again"
+
+
+def test_cancel_is_not_in_time_after_a_first_attempt(table: Table) -> None:
+    for key in ("handled, perhaps", "given back", "put aside"):
+        table.add(key)
+    table.add("recurring", expression="* * * * *")
+    due = {row.id: row.due_us for row in sql.read(table.main, 10)}
+    table.claim()
+    sql.give_back(table.main, table.a.epoch, [("given back", due["given back"], MINUTE)], untried=True)
+    sql.park(table.main, table.a.epoch, "put aside", "no such class")
+    postgres.fence_self(table.main, table.a)
+    sql.recover(table.main)
+    answers = {key: sql.cancel(table.main, key) for key in due}
+    assert answers == {"handled, perhaps": False, "given back": True, "put aside": True, "recurring": True}
     assert sql.read(table.main, 10) == []
 
 

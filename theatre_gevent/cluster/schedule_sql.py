@@ -242,17 +242,21 @@ def tally(connection: GreenConnection, at_most: int) -> Tally:
 
 
 def cancel(connection: GreenConnection, schedule_id: str) -> bool:
-    """Remove a schedule, unless it is a single message that a live host is sending. Tells whether it was removed."""
-    return bool(
-        connection.run(
-            """
-            DELETE FROM schedules s WHERE s.id = %s AND (s.epoch IS NULL OR s.expression IS NOT NULL OR NOT EXISTS (
-                SELECT FROM hosts h WHERE h.host_id = s.host_id AND h.epoch = s.epoch AND h.fenced_at IS NULL
-            )) RETURNING 1
-            """,
-            (schedule_id,),
-        )
+    """Remove a schedule, unless it is a single message that a live host is sending.
+
+    Returns:
+        Whether that was in time: a single message that was claimed before may have been handled by a host that died
+        before it could say so. One that its only claim has put aside was sent to nobody.
+    """
+    removed = connection.run(
+        """
+        DELETE FROM schedules s WHERE s.id = %s AND (s.epoch IS NULL OR s.expression IS NOT NULL OR NOT EXISTS (
+            SELECT FROM hosts h WHERE h.host_id = s.host_id AND h.epoch = s.epoch AND h.fenced_at IS NULL
+        )) RETURNING s.expression IS NOT NULL OR s.attempt = 0 OR (s.attempt = 1 AND s.error IS NOT NULL)
+        """,
+        (schedule_id,),
     )
+    return bool(removed and removed[0][0])
 
 
 def read(connection: GreenConnection, at_most: int, largest: int = MAX_BODY) -> list[Row]:

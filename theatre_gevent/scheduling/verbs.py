@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import HostNotRunning
+
 if TYPE_CHECKING:
     from ..logic.schedules import Schedule
     from ..messages import Ref
@@ -14,6 +16,13 @@ class ScheduleVerbs:
     """What a host can do about schedules. Each may be called from any greenlet and any native thread."""
 
     _schedules: ListedSchedules
+
+    if TYPE_CHECKING:
+        host_id: str
+
+        @property
+        def state(self) -> str:
+            """The host's state."""
 
     def send_after(self, ref: Ref, body: object, delay: float) -> str:
         """Send a message to an actor later, once.
@@ -71,15 +80,20 @@ class ScheduleVerbs:
     def cancel_schedule(self, schedule_id: str) -> bool:
         """Cancel a schedule: it is not fired any more.
 
-        With a database, any host of the cluster can cancel any schedule.
+        With a database, any host of the cluster can cancel any schedule. Of a recurring one, what is on its way
+        already still comes: a message that is sent, or stands in the line of an actor whose inbox is full.
 
         Returns:
-            True if that was in time. False if there is no such schedule, or its message has been sent or is being sent.
+            True if that was in time. False if there is no such schedule any more, or if it is a single message that has
+            been sent, is being sent, or, with a database, may have been handled by a host that has died since; it is
+            not sent again then.
 
         Raises:
             InvalidSchedule: The id is no text.
+            HostNotRunning: The host is not started, or has stopped.
             DatabaseError: The database is away, or has not said whether it was in time.
         """
+        self._check_started()
         return self._schedules.cancel(schedule_id)
 
     def schedules(self) -> list[Schedule]:
@@ -89,6 +103,13 @@ class ScheduleVerbs:
         cluster, 10 000 at most: first those that can't be sent, whose `error` says why, then those that are due next.
 
         Raises:
+            HostNotRunning: The host is not started, or has stopped.
             DatabaseError: The database is away.
         """
+        self._check_started()
         return self._schedules.pending()
+
+    def _check_started(self) -> None:
+        """A frozen or stopping host can still be asked; one that is over has no schedules, or no connection to them."""
+        if self.state in ("new", "stopped"):
+            raise HostNotRunning(f"host {self.host_id} has no schedules: it is {self.state}")
