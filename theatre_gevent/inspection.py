@@ -23,7 +23,7 @@ from .core.native import get_ident
 from .core.statistics import BOUNDS
 from .errors import TheatreError
 from .hub_watch import HubWatch
-from .journal import Journal, iso
+from .journal import KEPT, Journal, iso
 from .logic.paging import Page, read_cursor
 from .logs import fields
 
@@ -326,15 +326,16 @@ class Inspection:
                 "next_fire": iso(schedule.due.timestamp()),
                 "attempt": schedule.attempt,
                 "error": schedule.error,
-                "host_id": self.host_id,
+                "host_id": None if schedules.shared else self.host_id,  # any host may send what all have
             }
             for schedule in found
         ]
         return {"schedules": entries, "total": total, "scope": "cluster" if schedules.shared else "host"}
 
-    def errors(self, limit: int) -> list[dict[str, Any]]:
-        """Return the last warnings and dead letters, the newest first."""
-        return [{**entry, "host_id": self.host_id} for entry in self.journal.entries(limit)]
+    def errors(self, limit: int) -> dict[str, Any]:
+        """Return what `/cluster/errors` says: the last warnings and dead letters, the newest first."""
+        entries = self.journal.entries(2 * KEPT)
+        return {"errors": [{**entry, "host_id": self.host_id} for entry in entries[:limit]], "total": len(entries)}
 
     # -- health and orders -------------------------------------------------------------------------------------
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +252,10 @@ def test_errors_dead_letters_and_freezes_are_told(cluster: Cluster) -> None:
         assert (letter["actor"], letter["host_id"]) == (str(ref), "b")
         assert letter["message"] == "dead letter: str"
         assert "secret" not in str(errors)
-    assert len(get(host, "/cluster/errors", limit=1)["errors"]) == 1
+    for path in ("/cluster/errors", "/cluster/all-errors"):
+        page, everything = (get(host, path, limit=limit) for limit in (1, 1000))
+        assert page["errors"] == everything["errors"][:1]
+        assert page["total"] == everything["total"] == len(everything["errors"]) > 1
     assert ask(host, "/readyz").data == {"status": "unavailable", "reason": "the host is frozen"}
     host.unfreeze()
 
@@ -454,6 +459,25 @@ def test_bad_queries_are_refused(alone: Host, query: str) -> None:
     reply = ask(alone, f"/cluster/actor?{query}")
     assert reply.status == 400
     assert reply.data["error"]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET /cluster/actor?type=x&id=" + b"%C3%BC" * 3000 + b" HTTP/1.1", 414),
+        (b"GET /a b c HTTP/1.1", 400),
+        (b"nothing", 400),
+    ],
+)
+def test_what_is_no_request_is_answered_with_json_too(alone: Host, request_line: bytes, status: int) -> None:
+    assert alone.admin_address is not None
+    name, _, port = alone.admin_address.rpartition(":")
+    with socket.create_connection((name, int(port)), 20) as connection:
+        connection.sendall(request_line + b"\r\nHost: localhost\r\n\r\n")
+        response = HTTPResponse(connection)
+        response.begin()
+        assert (response.status, response.getheader("Content-Type")) == (status, "application/json")
+        assert ujson.loads(response.read())["error"]
 
 
 def test_an_unknown_host_is_refused(cluster: Cluster) -> None:

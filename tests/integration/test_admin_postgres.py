@@ -122,4 +122,4 @@ def test_schedules_of_the_cluster_are_counted_once(pair: tuple[Host, Host]) -> N
         assert (answer["total"], answer["scope"]) == (len(made), "cluster")
         answer = get(host, "/cluster/all-schedules", limit=3)
         assert (answer["total"], answer["silent"]) == (len(made), [])
-        assert [entry["id"] for entry in answer["schedules"]] == made[:3]
+        assert [(entry["id"], entry["host_id"]) for entry in answer["schedules"]] == [(key, None) for key in made[:3]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import ujson
 from gevent.pool import Pool
 from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 
@@ -22,10 +23,34 @@ IDLE = 30.0
 """Seconds for which a connection may say nothing, or not take an answer."""
 
 
+_MISTAKES = {
+    "400": ("Bad Request", "this is no HTTP request that can be read"),
+    "414": ("URI Too Long", "the request line is longer than 8 KiB"),
+}
+
+
 class _Handler(WSGIHandler):
     def handle(self) -> None:
         self.socket.settimeout(IDLE)
         super().handle()
+
+    def handle_one_request(self) -> Any:
+        """Say as JSON what was wrong, also where the application was not asked."""
+        result = super().handle_one_request()
+        if not isinstance(result, tuple) or result[0] not in _MISTAKES:
+            return result
+        status = result[0]
+        reason, text = _MISTAKES[status]
+        body = ujson.dumps({"error": text})
+        head = (
+            f"HTTP/1.1 {status} {reason}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            "Cache-Control: no-store",
+            "X-Content-Type-Options: nosniff",
+            "Connection: close",
+        )
+        return status, "\r\n".join((*head, "", body)).encode()
 
 
 class AdminServer:

@@ -130,8 +130,8 @@ class HostView(Protocol):
     def schedules(self, limit: int) -> dict[str, Any]:
         """Return what `/cluster/schedules` says; `scope` is `cluster` if every host says the same, else `host`."""
 
-    def errors(self, limit: int) -> list[dict[str, Any]]:
-        """Return the last warnings and dead letters, the newest first."""
+    def errors(self, limit: int) -> dict[str, Any]:
+        """Return what `/cluster/errors` says: the last warnings and dead letters, the newest first."""
 
     def unready(self) -> str | None:
         """Return why the host should get no work, None if it should."""

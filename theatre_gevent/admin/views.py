@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from .._version import __version__
+from ..logic.paging import MAX_LIMIT, cursor_of
 from ..messages import Ref
 from .parameters import AFTER, HOST, ID, LIMIT, PREFIX, TYPE, Parameter
 from .peers import Answer, Peers
@@ -137,8 +138,7 @@ class Views:
 
     def errors(self, given: Given) -> Json:
         """The last warnings and dead letters."""
-        entries = self.host.errors(given["limit"])
-        return {"errors": entries, "total": len(entries)}
+        return self.host.errors(given["limit"])
 
     def variables(self, _: Given) -> Json:
         """What is of use when something is wrong with the process."""
@@ -176,8 +176,6 @@ class Views:
         more = len(entries) > len(page) or any(answer.data.get("next") for answer in answers)
         following = None
         if more and page:
-            from ..logic.paging import cursor_of
-
             following = cursor_of(Ref(page[-1]["type"], page[-1]["id"]))
         total = sum(answer.data.get("total", 0) for answer in answers)
         return {"actors": page, "total": total, "next": following, "silent": _silent(answers)}
@@ -204,7 +202,8 @@ class Views:
 
     def all_errors(self, given: Given) -> Json:
         """The last warnings and dead letters of all hosts that answer, the newest first."""
-        answers = self._all("/cluster/errors", given, self.errors)
+        # All of each, for what two hosts both have counts once: a host keeps few hundred.
+        answers = self._all("/cluster/errors", {**given, "limit": MAX_LIMIT}, self.errors)
         entries: dict[tuple[Any, ...], Json] = {}
         for answer in answers:
             alike: Counter[tuple[Any, ...]] = Counter()
