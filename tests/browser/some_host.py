@@ -67,7 +67,8 @@ def do(host: Host, order: dict[str, Any]) -> Any:
 def main() -> None:
     options = json.loads(sys.argv[1])
     host = Host(admin_addr="127.0.0.1:0", **options)
-    host.register_actor("account", Account)
+    for kind in ("account", "shop/till"):
+        host.register_actor(kind, Account)
     with host:
         print(json.dumps({"address": host.address, "admin": host.admin_address}), flush=True)
         for line in FileObject(0, "rb", close=False):

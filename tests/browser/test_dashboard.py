@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -124,7 +125,7 @@ def is_red(page: Page, css: str, what: str = "color") -> bool:
     return red > 1.5 * green and red > 1.2 * blue
 
 
-def test_figures_and_charts_move_under_load(page: Page) -> None:
+def test_figures_and_charts_move_under_load(page: Page, cluster: SomeCluster) -> None:
     wait(lambda: page.number("#tile-messages") > 0)
     wait(lambda: page.number("#tile-requests") > 0)
     assert page.text("#health") == "3 of 3 hosts answer"
@@ -137,8 +138,17 @@ def test_figures_and_charts_move_under_load(page: Page) -> None:
     legend = page.texts("#chart-messages .legend li")
     assert [text.split()[0] for text in legend] == ["a", "b", "c"]
     assert len(page.all(".chart canvas")) == 6
-    for chart in ("messages", "requests", "actors", "handling"):
+    fresh = itertools.count()
+
+    def figures(chart: str) -> list[float]:
+        """What the chart says of each of its lines now."""
+        cluster["a"].do(send=["account", f"fresh-{next(fresh)}", "hello"], times=1)  # for activations
+        return [float(text) for text in re.findall(r"[\d.]+", " ".join(page.texts(f"#chart-{chart} .legend b")))]
+
+    for chart in ("messages", "requests", "activations", "actors", "handling"):
+        wait(lambda chart=chart: max(figures(chart), default=0) > 0)  # type: ignore[misc]
         moves(page, f"#chart-{chart} canvas")
+    wait(lambda: len(figures("messages")) == 3 and min(figures("messages")) > 0)
     assert re.search(r"\d (ms|µs|s)$", page.text("#tile-p50"))
     assert re.search(r"\d (ms|µs|s)$", page.text("#tile-p99"))
 
@@ -253,6 +263,60 @@ def test_the_log_is_filtered(page: Page) -> None:
     wait(lambda: len(page.all("#log li")) == 2)
     page.all("#log-kind option[value='dead letter']")[0].click()
     wait(lambda: "Nothing matches" in page.text("main"))
+
+
+def asked_again(page: Page, path: str) -> None:
+    """Wait until the page has asked twice more, so that it has shown an answer to a question of after the call."""
+    asked = "return performance.getEntriesByType('resource').filter((one) => one.name.includes(arguments[0])).length"
+    before = page.js(asked, path)
+    wait(lambda: page.js(asked, path) >= before + 3)
+
+
+def test_who_reads_or_goes_through_a_list_is_not_disturbed(page: Page, cluster: SomeCluster) -> None:
+    rows = "#schedules-table tbody tr"
+    focused = "return document.activeElement.dataset.key ?? document.activeElement.tagName"
+    for number in range(5):
+        made = cluster["a"].do(schedule=["account", f"read-{number}", "x"])
+    page.go("schedules")
+    wait(lambda: len(page.all(rows)) >= 6)
+    page.js("document.querySelector(`[data-key='${arguments[0]}']`).focus()", made)
+    page.press("k")
+    before = page.js(focused)
+    assert before not in (made, "BODY")
+    shown = len(page.all(rows))
+    cluster["b"].do(schedule=["account", "read-later", "x"])
+    wait(lambda: len(page.all(rows)) == shown + 1)
+    assert page.js(focused) == before
+    page.press("j")
+    assert page.js(focused) == made
+
+    page.js(
+        "const range = document.createRange();"
+        "range.selectNodeContents(document.querySelector('#schedules-table td[data-label=Id]'));"
+        "getSelection().removeAllRanges(); getSelection().addRange(range)"
+    )
+    selected = page.js("return String(getSelection())")
+    assert selected
+    cluster["b"].do(schedule=["account", "read-last", "x"])
+    asked_again(page, "all-schedules")
+    assert page.js("return String(getSelection())") == selected
+    page.js("getSelection().removeAllRanges()")
+    wait(lambda: len(page.all(rows)) == shown + 2)
+
+    page.go("log")
+    page.all("#log-words")[0].send_keys("account/ann")
+    wait(lambda: len(page.all("#log li")) == 2)
+    page.js("document.querySelector('#log').seen = true; document.querySelector('#log a').focus()")
+    asked_again(page, "all-errors")
+    assert page.js("return document.querySelector('#log').seen"), "what is the same stays"
+    assert page.js("return document.activeElement.textContent") == "account/ann"
+
+
+def test_links_lead_to_actors_whose_type_has_a_slash(page: Page, cluster: SomeCluster) -> None:
+    cluster["a"].do(send=["shop/till", "7/b", "raise"], times=1)
+    page.go("log")
+    link = "return [...document.querySelectorAll('#log a')].find((one) => one.textContent === arguments[0])?.hash"
+    wait(lambda: page.js(link, "shop/till/7/b") == "#/actor?type=shop%2Ftill&id=7%2Fb")
 
 
 @pytest.mark.parametrize("width", [360, 768, 1024])

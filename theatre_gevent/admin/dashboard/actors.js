@@ -1,5 +1,5 @@
 // Actors: searched by type and beginning of the id, a page at a time, and one of them in detail.
-import { h, mark, put, say } from "./dom.js";
+import { h, mark, put, renew, say } from "./dom.js";
 import { ago, clock, count, duration, short } from "./format.js";
 import { get } from "./api.js";
 import { onUpdate, store } from "./store.js";
@@ -180,8 +180,7 @@ export function actorPage(root, query) {
       if (over) return;
       const ref = `${type}/${id}`;
       const mine = all.errors.filter((entry) => entry.actor === ref);
-      put(log, mine.map(logEntry));
-      if (!mine.length) put(log, h("li", { class: "empty" }, "none lately"));
+      renew(log, mine.length ? mine.map(logEntry) : h("li", { class: "empty" }, "none lately"));
     } catch (error) {
       if (!over) put(note, h("p", { class: "why bad" }, error.message));
     }
@@ -193,14 +192,21 @@ export function actorPage(root, query) {
   return { stop() { over = true; stop(); }, up: "#/actors" };
 }
 
+// Types and ids may hold slashes: the longest type that some host has registered, else up to the first slash.
+function actorLink(actor) {
+  const types = [...store.hosts.values()].flatMap((host) => host.last?.registered_types ?? []);
+  const known = types.filter((type) => actor.startsWith(`${type}/`)).map((type) => type.length);
+  const slash = known.length ? Math.max(...known) : actor.indexOf("/");
+  return slash > 0 ? [" ", h("a", { href: actorHref(actor.slice(0, slash), actor.slice(slash + 1)) }, actor)] : null;
+}
+
 export function logEntry(entry) {
   const level = badge();
   setBadge(level, entry.level === "error" ? "bad" : "warn", entry.source === "dead letter" ? "dead letter" : entry.level === "error" ? "error" : "warning");
-  const slash = entry.actor ? entry.actor.indexOf("/") : -1;
-  return h("li", { class: `entry ${entry.level}` },
+  return h("li", { class: `entry ${entry.level}`, "data-key": `${entry.process} ${entry.host_id} ${entry.number}` },
     h("time", { datetime: entry.time, title: entry.time }, clock(entry.time)), level,
     h("span", { class: "who" }, entry.host_id),
-    h("div", { class: "text" }, h("p", {}, entry.message, slash > 0 ? [" ", h("a", { href: actorHref(entry.actor.slice(0, slash), entry.actor.slice(slash + 1)) }, entry.actor)] : null),
+    h("div", { class: "text" }, h("p", {}, entry.message, entry.actor ? actorLink(entry.actor) : null),
       entry.detail ? h("p", { class: "detail" }, entry.detail) : null),
     h("span", { class: "source" }, entry.source === "dead letter" ? "" : entry.source));
 }

@@ -1,5 +1,5 @@
 // Schedules, and the log of what went wrong lately.
-import { h, put, say } from "./dom.js";
+import { h, put, renew, say } from "./dom.js";
 import { ahead, clock, count } from "./format.js";
 import { get } from "./api.js";
 import { onUpdate } from "./store.js";
@@ -18,7 +18,7 @@ function page(root, title, path, every, show, head) {
       data = await get(path, { limit: 1000 });
       if (over) return;
       put(note, silentNote(data.silent));
-      put(list, show(data, found));
+      renew(list, show(data, found));
     } catch (error) {
       if (!over) put(note, h("p", { class: "why bad" }, error.message));
     }
@@ -35,7 +35,7 @@ export function schedulesPage(root) {
     h("p", { class: "found" }, `${count(data.total)} pending${data.total > data.schedules.length ? `, the first ${data.schedules.length} of them here` : ""}`),
     data.schedules.length ? h("div", { class: "table-wrap card" }, h("table", { class: "rows", id: "schedules-table" },
       h("thead", {}, h("tr", {}, ["Next", "At", "Actor", "Kind", "Expression", "Message", "Attempt", "Error", "Host", "Id"].map((title) => h("th", { scope: "col" }, title)))),
-      h("tbody", {}, data.schedules.map((one) => h("tr", { tabindex: 0, "data-href": actorHref(one.actor_type, one.actor_id) },
+      h("tbody", {}, data.schedules.map((one) => h("tr", { tabindex: 0, "data-key": one.id, "data-href": actorHref(one.actor_type, one.actor_id) },
         h("td", { "data-label": "Next" }, ahead(one.next_fire)),
         h("td", { "data-label": "At" }, clock(one.next_fire)),
         h("td", { "data-label": "Actor", class: "id" }, h("a", { href: actorHref(one.actor_type, one.actor_id), tabindex: -1 }, `${one.actor_type}/${one.actor_id}`)),
@@ -44,7 +44,7 @@ export function schedulesPage(root) {
         h("td", { "data-label": "Message", class: "id" }, one.body),
         h("td", { "data-label": "Attempt" }, one.attempt || ""),
         h("td", { "data-label": "Error", class: "id bad", title: one.error }, one.error ?? ""),
-        h("td", { "data-label": "Host" }, one.host_id),
+        h("td", { "data-label": "Host" }, one.host_id ?? ""),
         h("td", { "data-label": "Id", class: "id" }, one.id))))))
       : h("p", { class: "empty card" }, "No schedule is pending."),
   ]);
