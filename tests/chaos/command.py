@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import gevent
 import msgspec
@@ -18,6 +19,8 @@ from gevent.pool import Pool
 from tests.chaos.plan import FAULTS
 from tests.chaos.plants import PLANTS
 from tests.chaos.runner import Outcome, Run, Settings
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 _TOLD = 10
@@ -29,6 +32,15 @@ TRIES = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says; returns the exit code."""
     given = _parse(arguments)
+    # As on SIGINT: whoever started something ends it on the way out.
+    ending = gevent.signal_handler(signal.SIGTERM, sys.exit, 128 + signal.SIGTERM)
+    try:
+        return _run(given)
+    finally:
+        ending.cancel()
+
+
+def _run(given: argparse.Namespace) -> int:
     if given.planted:
         return _planted(given)
     if given.seeds is not None:
@@ -69,11 +81,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", metavar="DIR", help="leave the witness file and the hosts' logs there")
     parser.add_argument("--plant", choices=tuple(PLANTS), default="", help="run a library with this bug")
     parser.add_argument("--json", metavar="FILE", help="write what came of it to this file as well")
-    parser.add_argument("--seeds", type=_seeds, metavar="A..B,C", help="run all these seeds, each as its own process")
+    many = parser.add_mutually_exclusive_group()
+    many.add_argument("--seeds", type=_seeds, metavar="A..B,C", help="run all these seeds, each as its own process")
     parser.add_argument("--parallel", type=int, default=1, choices=range(1, 65), metavar="P", help="so many at a time")
     parser.add_argument("--report", metavar="FILE", help="write a table of the seeds, in Markdown")
-    parser.add_argument("--planted", action="store_true", help="run each planted bug: fails unless each is found")
-    return parser.parse_args(arguments)
+    many.add_argument("--planted", action="store_true", help="run each planted bug: fails unless each is found")
+    given = parser.parse_args(arguments)
+    if given.plant and (given.planted or given.seeds is not None):
+        parser.error("--plant is for one run: neither --seeds nor --planted goes with it")
+    return given
 
 
 def _minutes(text: str) -> float:
@@ -124,9 +140,27 @@ def _child(words: Sequence[object], result: Path, log: Path) -> Outcome | None:
     """Run one in a process of its own; returns what came of it, None if it broke."""
     command = [sys.executable, "-m", "tests.chaos", *map(str, words), "--json", str(result)]
     result.unlink(missing_ok=True)
-    with log.open("wb") as output:
-        subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, check=False)
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT) as child,
+    ):
+        try:
+            child.wait()
+        finally:
+            if child.poll() is None:
+                child.terminate()  # it ends its hosts and its PostgreSQL, which is waited for
     return msgspec.json.decode(result.read_bytes(), type=Outcome) if result.exists() else None
+
+
+def _each(function: Callable[[T], None], of: Iterable[T], parallel: int) -> None:
+    """Call the function with each, so many at a time; whatever ends this ends what is still going on."""
+    pool = Pool(parallel)
+    try:
+        for one in of:
+            pool.spawn(function, one)
+        pool.join()
+    finally:
+        pool.kill()
 
 
 def _many(given: argparse.Namespace) -> int:
@@ -140,6 +174,7 @@ def _many(given: argparse.Namespace) -> int:
     def one(seed: int) -> None:
         log = folder / f"seed-{seed}.log"
         words = ["--seed", seed, *common] + (["--keep", folder] if given.keep else [])
+        outcomes[seed] = None  # whatever comes
         outcome = outcomes[seed] = _child(words, folder / f"seed-{seed}.json", log)
         _say(outcome.line() if outcome else f"seed {seed}: the run broke, see {log}")
         if outcome is None or outcome.violations:
@@ -149,10 +184,7 @@ def _many(given: argparse.Namespace) -> int:
         if given.report:
             Path(given.report).write_text(_table(outcomes))
 
-    pool = Pool(given.parallel)
-    for seed in given.seeds:
-        pool.spawn(partial(one, seed))
-    pool.join()
+    _each(one, given.seeds, given.parallel)
     bad = [seed for seed, outcome in sorted(outcomes.items()) if outcome is None or outcome.violations]
     fine = [outcome for outcome in outcomes.values() if outcome is not None]
     faults = sum(sum(outcome.faults.values()) for outcome in fine)
@@ -198,18 +230,15 @@ def _planted(given: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     # A fault has to come just when the bug can show, which no run is certain of.
     seeds = range(given.seed, given.seed + TRIES)
-    missed: list[str] = []
+    found: set[str] = set()
 
     def one(name: str) -> None:
-        if not any(_finds(name, seed, folder, given.keep is not None) for seed in seeds):
-            missed.append(name)
+        if any(_finds(name, seed, folder, given.keep is not None) for seed in seeds):
+            found.add(name)
 
-    pool = Pool(given.parallel)
-    for name in PLANTS:
-        pool.spawn(one, name)
-    pool.join()
-    gevent.sleep(0)
-    _say(f"{len(PLANTS)} planted bugs, {len(PLANTS) - len(missed)} found")
+    _each(one, PLANTS, given.parallel)
+    missed = [name for name in PLANTS if name not in found]
+    _say(f"{len(PLANTS)} planted bugs, {len(found)} found" + (f"; not found: {', '.join(missed)}" if missed else ""))
     return 1 if missed else 0
 
 

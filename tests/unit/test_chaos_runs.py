@@ -87,6 +87,41 @@ def test_a_planted_bug_leaves_something_behind_only_if_it_was_missed(
     assert "batch-backwards: not found with seed 1" in told
 
 
+def test_a_run_that_breaks_is_no_run_that_went_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bug whose runs broke counted as found, and a seed whose run broke was not counted at all."""
+
+    def child(words: Sequence[object], result: Path, log: Path) -> Outcome:
+        if "batch-backwards" in words or words[1] == 2:
+            raise ValueError("the result is cut off")
+        plant = PLANTS[str(words[words.index("--plant") + 1])] if "--plant" in words else None
+        if "--keep" in words:
+            Path(str(words[words.index("--keep") + 1])).mkdir()
+        log.write_text("")
+        result.write_text("")
+        return Outcome(seed=int(str(words[1])), violations=[Violation(plant.invariant, "found")] if plant else [])
+
+    monkeypatch.setattr(command, "_child", child)
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["--planted", "--parallel", "2"]) == 1
+    told = capsys.readouterr().out
+    assert f"{len(PLANTS)} planted bugs, {len(PLANTS) - 1} found; not found: batch-backwards" in told
+    assert command.main(["--seeds", "1..3", "--parallel", "3", "--report", "table.md"]) == 1
+    told = capsys.readouterr().out
+    assert "3 seeds: " in told
+    assert "1 broken; see seeds 2" in told
+    assert "| 2 | - | - | - | - | - | - | the run broke | - |" in Path("table.md").read_text()
+
+
+@pytest.mark.parametrize("many", [["--seeds", "1..3"], ["--planted"]])
+def test_one_bug_is_for_one_run(many: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It was ignored: the seeds were run without the bug, and all bugs instead of the one."""
+    with pytest.raises(SystemExit):
+        command._parse([*many, "--plant", "batch-backwards"])
+    assert "neither --seeds nor --planted goes with it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("then", "window"),
     [
