@@ -11,6 +11,7 @@ from gevent.monkey import get_original
 from tests.conftest import MakeHost
 from tests.support import until
 from theatre_gevent import Context, Host, Ref, SystemClock
+from theatre_gevent.core.watchdog import INTERVAL, LIMIT
 
 _sleep = get_original("time", "sleep")
 
@@ -60,6 +61,11 @@ def test_a_host_that_is_idle_or_has_stopped_is_not_told(make_host: MakeHost, cap
         host.stop()
         _sleep(1.0)  # the hub stands, but it is nobody's any more
     assert not lines(caplog, "stood still")
+
+
+def test_it_is_told_within_a_second() -> None:
+    """The look that finds the limit passed comes one interval later at most."""
+    assert LIMIT + INTERVAL < 1.0
 
 
 def test_nobody_is_watched_under_a_virtual_clock(host: Host) -> None:
