@@ -55,6 +55,13 @@ def test_pieces_that_are_not_run_are_python_and_say_why() -> None:
         assert block.mark is None or block.argument, f"{block}: what is it for?"
 
 
+def test_commands_that_are_not_run_say_why() -> None:
+    """Those of the README that are marked `command` are what CI runs."""
+    for block in all_blocks("sh"):
+        assert block.mark in ("run", "command", "not run"), f"{block}: neither run nor excused"
+        assert block.mark == "run" or block.argument, f"{block}: why is it not run?"
+
+
 def test_what_is_installed_in_a_clone_is_what_runs_there() -> None:
     """A copy elsewhere is not: programs of the clone import the sources beside them, which were not compiled then."""
     pages = [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / "examples").rglob("*.md"), ROOT / "benchmarks" / "README.md"]
