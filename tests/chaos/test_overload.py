@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import gevent
+import psutil
 from gevent.event import Event
 
 from tests.support import assert_balanced, until
@@ -15,13 +16,15 @@ PACE = 0.002
 """Seconds that the consumer takes for a message; the producers would send thirty meanwhile."""
 INBOX = 16
 BODY = 20_000
+MEMORY = 40
+"""Megabytes that overload may add; what the inbox and the waiting senders hold is 1.5."""
 
 
 def test_an_actor_that_gets_more_than_it_can_do() -> None:
     handled: list[tuple[int, int]] = []
     accepted: set[tuple[int, int]] = set()
     refused: Counter[str] = Counter()
-    deepest, others = 0, 0
+    process, deepest, others = psutil.Process(), 0, 0
     over = Event()
 
     def consume(ctx: Context) -> None:
@@ -50,6 +53,7 @@ def test_an_actor_that_gets_more_than_it_can_do() -> None:
                     accepted.add((number, count))
                 gevent.sleep(0)
 
+        before = process.memory_info().rss
         tasks = [gevent.spawn(produce, number) for number in range(PRODUCERS)]
 
         def overloaded() -> bool:
@@ -57,6 +61,7 @@ def test_an_actor_that_gets_more_than_it_can_do() -> None:
             counts = host.metrics.snapshot()
             deepest = max(deepest, counts["messages_queued"])
             assert counts["senders_waiting"] <= PRODUCERS
+            assert process.memory_info().rss - before < MEMORY * 2**20, "resident memory is bounded"
             assert host.request(Ref("echo", str(others % 7)), others, 10.0) == others, "others are served meanwhile"
             others += 1
             return len(handled) > 400 and refused["inbox full"] > 20 and others > 200
