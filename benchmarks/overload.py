@@ -2,9 +2,9 @@
 
 Some actors take a fixed time for each message, and producers offer them ten times what they can do. Another actor is
 asked all the time, first with the producers at rest and then with them at work. Memory must stay within a bound, the
-other actor's median and 99th percentile within three times what they were at rest (or below a floor that timers alone
-cost), and every message offered must be handled, refused to its sender, or a dead letter. The exit code is 1 if one of
-these fails.
+other actor's median and 99th percentile within three times what they were at rest (or below a floor that the noise of
+a machine costs), and every message offered must be handled, refused to its sender, or a dead letter. The exit code is
+1 if one of these fails.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ FACTOR = 10
 BODY = 10_000
 MEMORY = 50.0
 """Megabytes that overload may add."""
-FLOOR = 1.0
-"""Milliseconds: below, a difference is that of timers and not of the load."""
+FLOOR = 0.2
+"""Milliseconds: below, a difference is the machine's noise and not the load's. A request at rest takes 0.03 to 0.1."""
 
 
 class Run:
@@ -78,37 +78,54 @@ class Run:
         return sorted(found)
 
 
+def watch(process: psutil.Process, peaks: list[int]) -> None:
+    """Body of a greenlet: append resident memory that is more than before."""
+    while True:
+        if (found := int(process.memory_info().rss)) > peaks[-1]:
+            peaks.append(found)
+        gevent.sleep(0.1)
+
+
 def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=seconds, default=20.0, help="of overload; 20")
+    parser.add_argument("--rest", type=seconds, default=5.0, help="seconds at rest before; 5")
     parser.add_argument("--lanes", type=positive, default=40, help="producers for each consumer; 40")
     options = parser.parse_args()
     print(f"{machine()}\n{versions('theatre_gevent', 'gevent')}\n")
     run, process = Run(), psutil.Process()
     with run.host:
-        calm = run.latencies(time.monotonic() + 5.0)
-        before = process.memory_info().rss
+        calm = run.latencies(time.monotonic() + options.rest)
+        peaks = [int(process.memory_info().rss)]
+        watcher = gevent.spawn(watch, process, peaks)
         end = time.monotonic() + options.seconds
         lanes = [gevent.spawn(run.produce, n, options.lanes, end) for n in range(CONSUMERS * options.lanes)]
         busy = run.latencies(end)
         gevent.joinall(lanes, raise_error=True)
-        grown = (process.memory_info().rss - before) / 2**20
-    ok = grown <= MEMORY
-    rows = [["memory, MB more", "", f"{grown:.1f}", f"{MEMORY:g}"]]
+        watcher.kill()
+    grown = (peaks[-1] - peaks[0]) / 2**20
+    missed = [] if grown <= MEMORY else ["memory"]
+    rows = [["memory, MB more at most", "", f"{grown:.1f}", f"{MEMORY:g}"]]
     for name, share in (("median", 0.5), ("99th percentile", 0.99)):
         rest, load = (values[int(share * len(values))] for values in (calm, busy))
         allowed = max(3 * rest, FLOOR)
-        ok &= load <= allowed
+        if load > allowed:
+            missed.append(f"latency, {name}")
         rows.append([f"latency of others, {name}, ms", f"{rest:.2f}", f"{load:.2f}", f"{allowed:.2f}"])
     lost = run.accepted - run.handled - run.dead
-    ok &= lost == 0
+    if lost:
+        missed.append("the books")
+    books = {
+        "offered": run.accepted + run.refused,
+        "handled": run.handled,
+        "refused with InboxFull": run.refused,
+        "dead letters": run.dead,
+    }
+    rows += [[f"messages: {name}", "", str(count), ""] for name, count in books.items()]
     rows.append(["messages lost without a word", "", str(lost), "0"])
     print(table(["what", "at rest", "overloaded", "allowed"], rows))
-    print(
-        f"\noffered {run.accepted + run.refused}: {run.handled} handled, {run.refused} refused with InboxFull, "
-        f"{run.dead} dead letters"
-    )
-    sys.exit(0 if ok else 1)
+    if missed:
+        sys.exit(f"not as allowed: {'; '.join(missed)}")
 
 
 if __name__ == "__main__":
