@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -113,10 +112,7 @@ def request(run: Run) -> None:
 
 @part("peers")
 def others(run: Run) -> None:
-    """Our host beside Pykka, where it is installed, on the same mix."""
-    if not find_spec("pykka"):
-        run.row("Pykka", "not installed")
-        return
+    """Our host beside Pykka and xoscar, where they are installed, on the same mix."""
     run.script_rows("peers.py", "--seconds", run.size(5, 0.5), "--runs", run.size(3, 1))
 
 
@@ -192,6 +188,12 @@ def transport(run: Run) -> None:
     for head, cells in run.script_rows("transport.py", *flags, "--peers", str(run.count(100, 10))):
         if head[0] == "size of a message":
             run.point("frames", "sender", float(cells[0].split()[0]), float(cells[1].replace(",", "")))
+
+
+@part("overload")
+def overload(run: Run) -> None:
+    """Producers ten times as fast as consumers: memory, the latency of other actors, the books."""
+    run.script_rows("overload.py", "--seconds", run.size(20, 2), "--rest", run.size(5, 1))
 
 
 @part("claims", both=False)

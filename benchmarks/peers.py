@@ -1,16 +1,17 @@
-"""Our standalone host and Pykka on the same mix, in turns, each run in a process of its own.
+"""Our standalone host and other frameworks on the same mix, in turns, each run in a process of its own.
 
 1 000 actors, 10 workers, a random actor for every operation, 70 % sends (tells) and 30 % requests (asks). Only what
-has been handled counts: the clock runs until all inboxes are empty.
+has been handled counts: the clock runs until all inboxes are empty. Others than ours run where they are installed.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from statistics import median
 
 from report import Parser, machine, percent, positive, run_child, seconds, table, versions
 
-PEERS = {"theatre_gevent": "mix.py", "pykka": "mix_pykka.py"}
+PEERS = {"theatre_gevent": "mix.py", "pykka": "mix_pykka.py", "xoscar": "mix_xoscar.py"}
 
 
 def main() -> None:
@@ -22,25 +23,28 @@ def main() -> None:
     parser.add_argument("--runs", type=positive, default=3, help="runs of each, alternating (default: %(default)s)")
     args = parser.parse_args()
 
+    there = [name for name in PEERS if find_spec(name)]
+    others = [name for name in there if name != "theatre_gevent"]
     print(machine())
-    print(versions("theatre_gevent", "gevent", "greenlet", "pykka"))
+    print(versions("theatre_gevent", "gevent", "greenlet", *others))
     print(
         f"{args.actors} actors, {args.workers} workers, {args.sendpct} % sends and {100 - args.sendpct} % requests, "
         f"{args.runs} runs of {args.seconds:g} s each\n"
     )
-    rates: dict[str, list[float]] = {name: [] for name in PEERS}
+    rates: dict[str, list[float]] = {name: [] for name in there}
     for run in range(args.runs):
-        for name, script in PEERS.items():
+        for name in there:
             flags = {"actors": args.actors, "workers": args.workers, "sendpct": args.sendpct, "seconds": args.seconds}
             arguments = [part for flag, value in flags.items() for part in (f"--{flag}", str(value))]
-            result = run_child(script, *arguments, "--seed", str(run + 1))
+            result = run_child(PEERS[name], *arguments, "--seed", str(run + 1))
             rates[name].append(result["ops_per_second"])
-    base = median(rates["pykka"])
+    ours = median(rates["theatre_gevent"])
     rows = [
-        [name, f"{median(found):,.0f}", f"{min(found):,.0f}", f"{max(found):,.0f}", f"{median(found) / base:.1f} x"]
+        [name, f"{median(found):,.0f}", f"{min(found):,.0f}", f"{max(found):,.0f}", f"{ours / median(found):.1f} x"]
         for name, found in rates.items()
     ]
-    print(table(["", "ops/s, median", "min", "max", "ratio"], rows))
+    rows += [[name, "not installed", "", "", ""] for name in PEERS if name not in there]
+    print(table(["", "ops/s, median", "min", "max", "ours is"], rows))
 
 
 if __name__ == "__main__":
