@@ -148,6 +148,15 @@ def test_a_message_that_was_sent_to_a_host_that_has_never_had_the_actor(note: st
     assert (judge(records, faults=[Fault(2.0, 4.0, ("b",))]) == []) is is_excused
 
 
+@pytest.mark.parametrize(("choice", "is_excused"), [("b", True), ("a", False)])
+def test_a_message_that_was_sent_to_a_host_that_took_itself_for_the_owner(choice: str, is_excused: bool) -> None:
+    records = [
+        Record("sent", 2.9, 8, "b", ref="r", sender="t", n=1, note=choice),
+        Record("sent", 3.0, 9, "c", ref="r", sender="s", n=1, note="a"),
+    ]
+    assert (judge(records, faults=[Fault(2.0, 4.0, ("b",))]) == []) is is_excused
+
+
 @pytest.mark.parametrize(("times", "is_excused"), [((1,), True), ((1, 1), False)])
 def test_a_message_that_a_fault_may_have_cost_may_come_late_but_once(times: tuple[int, ...], is_excused: bool) -> None:
     records = story(
