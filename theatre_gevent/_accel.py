@@ -28,6 +28,7 @@ MODULES = (
     "core.fifo",
     "core.statistics",
     "core.activation",
+    "core.registry",
     "core.context",
     "core.remote",
     "core.requests",

@@ -6,6 +6,7 @@ from .backpressure cimport Backpressure
 from .context cimport Context, Failure, Request, make_context, make_request
 from .fifo cimport Fifo
 from .lifecycle cimport Lifecycle
+from .registry cimport Registry
 from .requests cimport call_chain, make_pending
 from .waits cimport Waits
 
@@ -45,7 +46,7 @@ cdef class Dispatcher(Waits):
     cdef public list parked
     cdef public Fifo ready
     cdef public long long received
-    cdef public object registry
+    cdef public Registry registry
     cdef public double request_timeout
     cdef public long long requests_queued
     cdef public object router
