@@ -64,7 +64,7 @@ class Dangers:
         self._faults = faults
         self._had: dict[str, list[tuple[float, str]]] = defaultdict(list)  # who had each actor, and when
         for record in records:
-            # A host that took itself for the owner has claimed the actor, though it may not have come to handle anything.
+            # A host that took itself for the owner has claimed the actor, even if it did not come to handle anything.
             took = record.what == "sent" and record.note == record.host
             if took or record.what in ("init", "begin", "shutdown"):
                 self._had[record.ref].append((record.t, record.host))
