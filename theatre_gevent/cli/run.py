@@ -144,7 +144,7 @@ def same_port(one: str, another: str) -> bool:
     names = {host.strip("[]").replace("localhost", "127.0.0.1") for host in hosts}
     if len(names) == 1 or "::" in names:  # which takes IPv4 as well
         return True
-    return "0.0.0.0" in names and not any(":" in name for name in names)  # noqa: S104 - a comparison
+    return "0.0.0.0" in names and not any(":" in name for name in names)  # noqa: S104  # nosec B104 - a comparison
 
 
 def counted_up(address: str, index: int) -> str:
