@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import ujson
 
+from .._accel import build
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -201,8 +203,9 @@ class MemoryProfile:
         statistics = tracemalloc.take_snapshot().statistics("lineno")
         tracemalloc.stop()
         total = sum(s.size for s in statistics)
+        by = "by source line" if build == "pure" else "by the line of Python that called, THEATRE_PURE=1 shows all"
         lines = [
-            f"# live memory by source line: {headline}",
+            f"# live memory {by}: {headline}",
             f"# {total:,} bytes in {sum(s.count for s in statistics):,} blocks; tracing itself used {overhead:,} bytes",
             f"{'bytes':>16} {'blocks':>12} {'each':>9}  where",
         ]
