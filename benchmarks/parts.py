@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import threading
-import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from suite import Failed, Run
@@ -220,55 +215,5 @@ def failover(run: Run) -> None:
 
 @part("scrape", both=False)
 def scrape(run: Run) -> None:
-    """What a scrape of /metrics every second costs the load test, in turns with none."""
-    rates: dict[bool, list[float]] = {False: [], True: []}
-    costs: dict[bool, list[float]] = {False: [], True: []}
-    scrapes = 0
-    for turn in range(2 * run.count(5, 1)):
-        # A machine that gets slower or faster meanwhile is unfair to neither: each pair begins with the other one.
-        with_it = turn % 4 in (1, 2)
-        scraper = Scraper() if with_it else None
-        flags = ["-profile", "small", "-hosts", "1", "-duration", f"{run.size(8, 2)}s", "-seed", str(turn // 2 + 1)]
-        try:
-            result = run.loadtest(*flags, said=scraper.line if scraper else None)
-        finally:
-            if scraper:
-                scrapes += scraper.end()
-        rates[with_it].append(result["ops_per_second"])
-        costs[with_it].append(1e6 * result["cpu_seconds"] / result["operations"])
-    if not scrapes:
-        raise Failed("no scrape of /metrics succeeded")
-    for with_it, name in ((False, "without"), (True, "with a scrape every second")):
-        cost = median(costs[with_it])
-        run.row(name, f"{median(rates[with_it]):,.0f} ops/s, {cost:.3f} us CPU per operation")
-    lost = 1 - median(rates[True]) / median(rates[False])
-    more = median(costs[True]) / median(costs[False]) - 1
-    run.row("lost by scraping", f"{lost:.1%} of the throughput, {more:+.1%} CPU per operation, {scrapes} scrapes")
-
-
-class Scraper:
-    """Reads /metrics of a load test's host once a second, from the moment on that it says where."""
-
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._count = 0
-        self._thread: threading.Thread | None = None
-
-    def line(self, text: str) -> None:
-        """Take a line of the load test's output."""
-        found = re.search(r"dashboard: (http://\S+)", text)
-        if found and self._thread is None:
-            self._thread = threading.Thread(target=self._scrape, args=(found.group(1) + "metrics",))
-            self._thread.start()
-
-    def _scrape(self, url: str) -> None:
-        while not self._stop.wait(1.0):
-            with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - of our own host
-                self._count += bool(answer.read())
-
-    def end(self) -> int:
-        """Stop, and return how many scrapes succeeded."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-        return self._count
+    """What a scrape of /metrics every second costs under full load."""
+    run.script_rows("scrape.py", "--pairs", str(run.count(160, 4)))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
@@ -69,12 +69,11 @@ class Run:
     def point(self, plot: str, line: str, x: float, y: float) -> None:
         self.figures.points.append((plot, line, self.build, x, y))
 
-    def python(self, *arguments: str, said: Callable[[str], None] | None = None) -> str:
+    def python(self, *arguments: str) -> str:
         """Run Python on these arguments under the build; return what it printed.
 
         Args:
             arguments: Of the interpreter.
-            said: Gets each line as soon as it is there.
 
         Raises:
             Failed: The exit code was not 0, or it took too long.
@@ -90,14 +89,11 @@ class Run:
                 text=True,
             )
             assert child.stdout is not None
-            lines = []
+            lines: list[str] = []
             try:
                 timer = _Deadline(child, LIMIT)
                 with child.stdout, timer:
-                    for line in child.stdout:
-                        lines.append(line)
-                        if said is not None:
-                            said(line)
+                    lines.extend(child.stdout)
                 code = child.wait()
             except BaseException:
                 child.terminate()
@@ -131,7 +127,7 @@ class Run:
             )
         return found
 
-    def loadtest(self, *arguments: str, said: Callable[[str], None] | None = None) -> dict[str, Any]:
+    def loadtest(self, *arguments: str) -> dict[str, Any]:
         """Run the load test and return its result.
 
         Raises:
@@ -139,7 +135,7 @@ class Run:
         """
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "result.json"
-            self.python("loadtest.py", *arguments, "-json", str(file), said=said)
+            self.python("loadtest.py", *arguments, "-json", str(file))
             result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if result["build"] != self.build:
             raise Failed(f"the load test ran as {result['build']}, not as {self.build}")
