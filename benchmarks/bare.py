@@ -28,6 +28,7 @@ from gevent.hub import get_hub
 from greenlet import getcurrent
 
 from report import Parser, machine, percent, positive, seconds, table, versions
+from theatre_gevent.cli.run import free_ports
 
 ACTORS = 1000
 SEND, REQUEST, REPLY = 0, 1, 2
@@ -180,14 +181,6 @@ def connect(port: int) -> socket.socket:
             return socket.create_connection(("127.0.0.1", port))
         gevent.sleep(0.02)
     sys.exit("bare.py: another process does not listen")
-
-
-def free_ports(count: int) -> list[int]:
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
 
 
 def measure(hosts: int, workers: int, duration: float, share: float) -> tuple[float, float]:

@@ -11,18 +11,14 @@ from theatre_gevent import monkey
 monkey.patch_all()
 
 import gc
-import json
 import random
 import sys
 from time import perf_counter
 
 import gevent
 
-from report import Parser, percent, positive, seconds
+from mix_common import BATCH, mix_parser, tell
 from theatre_gevent import Context, Host, Ref
-
-BATCH = 64
-"""Operations between two looks at the clock, so that looking costs little."""
 
 
 class Echo:
@@ -73,13 +69,7 @@ def wait_until_handled(host: Host) -> None:
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--actors", type=positive, default=1000, help="number of actors (default: %(default)s)")
-    parser.add_argument("--workers", type=positive, default=10, help="greenlets at work (default: %(default)s)")
-    parser.add_argument("--sendpct", type=percent, default=70, help="share of sends in percent (default: %(default)s)")
-    parser.add_argument("--seconds", type=seconds, default=5.0, help="how long (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the random choices (default: %(default)s)")
-    args = parser.parse_args()
+    args = mix_parser(__doc__.splitlines()[0], "greenlets", "sends").parse_args()
 
     host = Host(idle_timeout=86400).start()
     host.register_actor("echo", Echo)
@@ -99,7 +89,7 @@ def main() -> None:
     counts = host.metrics.snapshot()
     if counts["messages_received"] != operations + args.actors or counts["actors_active"] != args.actors:
         sys.exit(f"{operations} operations on {args.actors} actors, but the host counts {counts}")
-    print(json.dumps({"operations": operations, "elapsed": elapsed, "ops_per_second": operations / elapsed}))
+    tell(operations, elapsed)
     # The host is not stopped: a million Shutdowns are not what is measured here.
 
 

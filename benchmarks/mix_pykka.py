@@ -7,34 +7,23 @@ the output is the result as JSON.
 from __future__ import annotations
 
 import gc
-import json
 import random
 import sys
 import threading
 from time import perf_counter
-from typing import Any
 
 import pykka
 
-from report import Parser, percent, positive, seconds
+import mix_common
+from mix_common import BATCH, mix_parser, tell
 
-BATCH = 64
 
-
-class Echo(pykka.ThreadingActor):
-    """Counts what it gets, and answers a ping."""
+class Echo(mix_common.Echo, pykka.ThreadingActor):
+    """On a thread of its own."""
 
     use_daemon_thread = True
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def on_receive(self, message: Any) -> Any:
-        self.count += 1
-        if message == "ping":
-            return "pong"
-        return self.count if message == "count" else None
+    on_receive = mix_common.Echo.receive
 
 
 def work(refs: list[pykka.ActorRef[Echo]], share: float, until: float, seed: int, results: list[int]) -> None:
@@ -54,13 +43,7 @@ def work(refs: list[pykka.ActorRef[Echo]], share: float, until: float, seed: int
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--actors", type=positive, default=1000, help="number of actors (default: %(default)s)")
-    parser.add_argument("--workers", type=positive, default=10, help="threads at work (default: %(default)s)")
-    parser.add_argument("--sendpct", type=percent, default=70, help="share of tells in percent (default: %(default)s)")
-    parser.add_argument("--seconds", type=seconds, default=5.0, help="how long (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the random choices (default: %(default)s)")
-    args = parser.parse_args()
+    args = mix_parser(__doc__.splitlines()[0], "threads", "tells").parse_args()
 
     refs = [Echo.start() for _ in range(args.actors)]
     for ref in refs:
@@ -87,7 +70,7 @@ def main() -> None:
     if len(results) != args.workers or handled != operations:
         sys.exit(f"{len(results)} of {args.workers} workers made {operations} operations, {handled} were handled")
     pykka.ActorRegistry.stop_all()
-    print(json.dumps({"operations": operations, "elapsed": elapsed, "ops_per_second": operations / elapsed}))
+    tell(operations, elapsed)
 
 
 if __name__ == "__main__":

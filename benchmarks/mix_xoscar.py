@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import random
 import sys
 from argparse import Namespace
@@ -18,28 +17,17 @@ from typing import Any
 
 import xoscar
 
-from report import Parser, percent, positive, seconds
+import mix_common
+from mix_common import BATCH, mix_parser, tell
 
 try:
     from uvloop import run
 except ImportError:
     from asyncio import run
 
-BATCH = 64
 
-
-class Echo(xoscar.Actor):  # type: ignore[misc, unused-ignore]
-    """Counts what it gets, and answers a ping."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def receive(self, message: str) -> Any:
-        self.count += 1
-        if message == "ping":
-            return "pong"
-        return self.count if message == "count" else None
+class Echo(mix_common.Echo, xoscar.Actor):  # type: ignore[misc, unused-ignore]
+    """On the asyncio loop."""
 
 
 async def work(refs: list[Any], share: float, until: float, seed: int) -> int:
@@ -86,17 +74,11 @@ async def measure(args: Namespace) -> None:
     if handled != operations:
         sys.exit(f"{operations} operations were made, {handled} were handled")
     await pool.stop()
-    print(json.dumps({"operations": operations, "elapsed": elapsed, "ops_per_second": operations / elapsed}))
+    tell(operations, elapsed)
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--actors", type=positive, default=1000, help="number of actors (default: %(default)s)")
-    parser.add_argument("--workers", type=positive, default=10, help="tasks at work (default: %(default)s)")
-    parser.add_argument("--sendpct", type=percent, default=70, help="share of tells in percent (default: %(default)s)")
-    parser.add_argument("--seconds", type=seconds, default=5.0, help="how long (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the random choices (default: %(default)s)")
-    run(measure(parser.parse_args()))
+    run(measure(mix_parser(__doc__.splitlines()[0], "tasks", "tells").parse_args()))
 
 
 if __name__ == "__main__":

@@ -78,11 +78,10 @@ class Run:
         return sorted(found)
 
 
-def watch(process: psutil.Process, peaks: list[int]) -> None:
-    """Body of a greenlet: append resident memory that is more than before."""
+def watch(process: psutil.Process, held: list[int]) -> None:
+    """Body of a greenlet: append how much resident memory there is, ten times a second."""
     while True:
-        if (found := int(process.memory_info().rss)) > peaks[-1]:
-            peaks.append(found)
+        held.append(process.memory_info().rss)
         gevent.sleep(0.1)
 
 
@@ -97,14 +96,14 @@ def main() -> None:
     run, process = Run(), psutil.Process()
     with run.host:
         calm = run.latencies(time.monotonic() + options.rest)
-        peaks = [int(process.memory_info().rss)]
-        watcher = gevent.spawn(watch, process, peaks)
+        held = [process.memory_info().rss]
+        watcher = gevent.spawn(watch, process, held)
         end = time.monotonic() + options.seconds
         lanes = [gevent.spawn(run.produce, n, options.lanes, end) for n in range(CONSUMERS * options.lanes)]
         busy = run.latencies(end)
         gevent.joinall(lanes, raise_error=True)
         watcher.kill()
-    grown = (peaks[-1] - peaks[0]) / 2**20
+    grown = (max(held) - held[0]) / 2**20
     missed = [] if grown <= MEMORY else ["memory"]
     rows = [["memory, MB more at most", "", f"{grown:.1f}", f"{MEMORY:g}"]]
     for name, share in (("median", 0.5), ("99th percentile", 0.99)):

@@ -64,15 +64,15 @@ def main() -> None:
         host.register_actor("echo", Echo)
         load = Load(host)
         reader = subprocess.Popen([sys.executable, "-c", READER], stdin=subprocess.PIPE, text=True)
-        assert reader.stdin is not None
+        ask = reader.stdin
+        assert ask is not None
         url = f"http://{host.admin_address}/metrics\n"
 
         def window(scraped: bool) -> tuple[float, float]:
             """Return operations a second, and microseconds of processor time for each."""
-            assert reader.stdin is not None
             if scraped:
-                reader.stdin.write(url)
-                reader.stdin.flush()
+                ask.write(url)
+                ask.flush()
             before, began, cpu = load.operations, time.monotonic(), time.process_time()
             gevent.sleep(WINDOW)
             done = load.operations - before

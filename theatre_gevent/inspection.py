@@ -23,7 +23,7 @@ from .core.native import get_ident
 from .core.statistics import BOUNDS
 from .errors import TheatreError
 from .hub_watch import HubWatch
-from .journal import KEPT, Journal, iso
+from .journal import Journal, iso
 from .logic.paging import Page, read_cursor
 from .logs import fields
 
@@ -334,8 +334,8 @@ class Inspection:
 
     def errors(self, limit: int) -> dict[str, Any]:
         """Return what `/cluster/errors` says: the last warnings and dead letters, the newest first."""
-        entries = self.journal.entries(2 * KEPT)
-        return {"errors": [{**entry, "host_id": self.host_id} for entry in entries[:limit]], "total": len(entries)}
+        entries = self.journal.entries(limit)
+        return {"errors": [{**entry, "host_id": self.host_id} for entry in entries], "total": len(self.journal)}
 
     # -- health and orders -------------------------------------------------------------------------------------
 

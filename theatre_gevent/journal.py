@@ -79,6 +79,9 @@ class Journal(logging.Handler):
             }
         )
 
+    def __len__(self) -> int:
+        return len(self._warnings) + len(self._letters)
+
     def entries(self, limit: int) -> list[dict[str, Any]]:
         """Return the last entries, the newest first."""
         entries = [*self._warnings, *self._letters]

@@ -36,7 +36,7 @@ def test_who_ends_many_runs_ends_all_that_they_have_started(tmp_path: Path) -> N
 
         def started() -> bool:
             family[:] = psutil.Process(process.pid).children(recursive=True)
-            return sum("tests.chaos.chaos_host" in " ".join(command_line(each)) for each in family) > 0
+            return any("tests.chaos.chaos_host" in " ".join(command_line(each)) for each in family)
 
         try:
             until(started, 40)
