@@ -398,6 +398,26 @@ def test_who_is_fenced_knows_at_once_and_begins_anew_when_told(dsn: str, make: M
     assert (row(dsn, old)[2], row(dsn, new)[2]) == (True, False)
 
 
+def test_what_is_announced_during_a_look_is_seen(dsn: str, make: MakeCluster) -> None:
+    """The announcement comes with the answer of a look that is older, and nothing more is to be read then."""
+    cluster = make(dsn, lease_duration=60.0, poll_interval=NEVER)
+    for _ in range(2):
+        cluster.keeper.poll()  # the first brings its own registration's announcement, the second makes up for it
+    with closing(psycopg2.connect(dsn)) as gate, gate.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(7)")
+        execute(
+            dsn,
+            "ALTER TABLE hosts RENAME TO the_hosts;"
+            "CREATE VIEW hosts AS SELECT the_hosts.* FROM pg_advisory_xact_lock_shared(7), the_hosts",
+        )
+        cluster.keeper.look()
+        until(lambda: execute(dsn, WAITING))
+        execute(dsn, "UPDATE the_hosts SET fenced_at = clock_timestamp()")
+        execute(dsn, "SELECT pg_notify(%s, 'fenced')", postgres.CHANNEL)
+    cluster.wait_for(news.Fenced)
+    assert cluster.remaining_lease() == 0.0
+
+
 @pytest.mark.parametrize(
     "ending", ["UPDATE hosts SET fenced_at = clock_timestamp() WHERE epoch = %s", "DELETE FROM hosts WHERE epoch = %s"]
 )

@@ -141,7 +141,10 @@ class Keeping:
     def _wait(self) -> None:
         session = self._session
         session.tidy()
-        number = None if session.connection is None else session.connection.fileno()
+        connection = session.connection
+        if connection is not None and connection.notifies:
+            return  # they came with the answer to a statement, and there may be nothing more to read
+        number = None if connection is None else connection.fileno()
         self._crossing.wait(number, min(max(0.0, self._next_due() - self._boottime()), 60.0))
 
     def _look_after(self) -> None:
