@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 import psutil
@@ -22,11 +23,14 @@ from psycopg2.extensions import parse_dsn
 
 from tests.postgres import Databases, Server, execute
 from tests.support import gone, in_background, until
-from theatre_gevent.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from theatre_gevent.embedded import EmbeddedPostgres, EmbeddedPostgresError, supervisor
 from theatre_gevent.embedded.binaries import SEARCHED, candidates
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
+AT_REST = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
+"""Of processes that are paused. Who has ended waits for its parent, which is paused too."""
 
 USER = """
 import json, sys, time
@@ -59,6 +63,15 @@ def own() -> Iterator[EmbeddedPostgres]:
 def tree(pid: int) -> list[psutil.Process]:
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
+
+
+def told(server: EmbeddedPostgres, question: Callable[[psutil.Process], T]) -> list[T]:
+    """What the supervisor and its server's processes answer. One that served a connection ends when it likes."""
+    answers = []
+    for process in tree(server.supervisor):
+        with suppress(psutil.NoSuchProcess):
+            answers.append(question(process))
+    return answers
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -99,13 +112,14 @@ def test_nobody_gets_in_without_the_password(shared: EmbeddedPostgres) -> None:
             psycopg2.connect(host="127.0.0.1", port=shared.port, user="postgres", password=password, dbname="postgres")
     password = parse_dsn(shared.dsn)["password"]
     assert len(password) >= 20
-    commands = [" ".join(process.cmdline()) for process in tree(shared.supervisor)]
+    commands = [" ".join(words) for words in told(shared, psutil.Process.cmdline)]
+    assert len(commands) > 3
     assert not [command for command in commands if password in command]
     assert not [path for path in shared.directory.glob("*") if path.is_file() and password in path.read_text()]
 
 
 def test_it_listens_on_loopback_alone(shared: EmbeddedPostgres) -> None:
-    sockets = [each for process in tree(shared.supervisor) for each in process.net_connections("all")]
+    sockets = [each for some in told(shared, lambda process: process.net_connections("all")) for each in some]
     listening = {each.laddr for each in sockets if each.status == psutil.CONN_LISTEN}
     assert listening == {("127.0.0.1", shared.port)}
 
@@ -118,7 +132,7 @@ def test_others_cannot_read_its_directory(shared: EmbeddedPostgres) -> None:
 
 @pytest.mark.skipif(not AS_ROOT, reason="tests that the server runs as nobody need root")
 def test_run_by_root_the_server_is_not(shared: EmbeddedPostgres) -> None:
-    users = {process.username() for process in tree(shared.supervisor)[1:]}
+    users = set(told(shared, psutil.Process.username)[1:])
     assert users == {"nobody"}
 
 
@@ -228,8 +242,8 @@ def test_a_paused_server_keeps_connections_and_answers_nobody(own: EmbeddedPostg
             answered.append(cursor.fetchall())
 
     own.pause()
-    states = {process.status() for process in tree(own.supervisor)[1:]}
-    assert states == {psutil.STATUS_STOPPED}
+    states = set(told(own, psutil.Process.status)[1:])
+    assert states <= AT_REST
     asking = in_background(ask)
     newcomer = in_background(execute, own.dsn, "SELECT 2")
     asking.join(0.3)
@@ -240,6 +254,40 @@ def test_a_paused_server_keeps_connections_and_answers_nobody(own: EmbeddedPostg
     assert answered == [[(1,)]]
     assert newcomer.get() == [(2,)]
     connection.close()
+
+
+def test_nothing_runs_once_a_server_is_paused(own: EmbeddedPostgres) -> None:
+    """A signal takes effect when the process next runs, which it waits for where others run."""
+    dsn = own.start().dsn
+    busy = [in_background(execute, dsn, "DO 'BEGIN LOOP END LOOP; END'") for _ in range(8)]
+    until(lambda: len(execute(dsn, "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'DO %'")) == 8)
+    for _ in range(30):
+        own.pause()
+        states = set(told(own, psutil.Process.status)[1:])
+        own.resume()
+        assert states <= AT_REST
+    own.kill()
+    for query in busy:
+        with pytest.raises(psycopg2.OperationalError):
+            query.get()
+
+
+@pytest.mark.skipif(
+    shutil.which("ps") is None or not Path("/proc/self/stat").exists(), reason="there are not both, ps and /proc"
+)
+def test_processes_are_found_by_ps_as_well() -> None:
+    """It does not find itself: there would always be one more child to be stopped."""
+
+    def children(processes: Iterable[supervisor.Process]) -> dict[int, str]:
+        return {each.pid: each.state for each in processes if each.parent == os.getpid()}
+
+    with subprocess.Popen(["sleep", "50"]) as child:
+        child.send_signal(signal.SIGSTOP)
+        until(lambda: children(supervisor._proc())[child.pid] == "T")
+        by_ps = children(supervisor._ps())
+        assert by_ps[child.pid] == "T"
+        assert by_ps.keys() == children(supervisor._proc()).keys()
+        child.kill()
 
 
 def test_a_paused_server_can_be_ended(own: EmbeddedPostgres) -> None:

@@ -25,8 +25,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,9 @@ LOOK = 0.5
 
 STEP = 0.01
 """Seconds between two looks at what the server does."""
+
+HALT = 2.0
+"""Seconds that processes get to obey SIGSTOP: one that waits for a disk does so later."""
 
 OLDEST_VERSION = 13
 BIND_ATTEMPTS = 10
@@ -343,11 +347,28 @@ class Server:
             for pid in todo:
                 _signal(pid, signal.SIGSTOP)
             stopped += todo
-            children = _children()
             # What lost its parent was handed to this process.
-            adopted = [pid for pid in children.get(os.getpid(), []) if pid not in stopped]
-            todo = [pid for parent in todo for pid in children.get(parent, [])] + adopted
+            parents = {os.getpid(), *stopped}
+            todo = [each.pid for each in _halted(todo) if each.parent in parents and each.pid not in stopped]
         return stopped
+
+
+class Process(NamedTuple):
+    """One that there is; its state as `ps` shows it, a letter."""
+
+    pid: int
+    parent: int
+    state: str
+
+
+def _halted(pids: list[int]) -> list[Process]:
+    """Return all processes, as soon as none of `pids` runs any more: until then it may make another child."""
+    end = time.monotonic() + HALT
+    while True:
+        listed = list(_proc() if Path("/proc/self/stat").exists() else _ps())
+        if time.monotonic() >= end or all(each.state in "TtZX" for each in listed if each.pid in pids):
+            return listed
+        time.sleep(STEP / 10)
 
 
 def _identity() -> dict[str, Any]:
@@ -384,27 +405,23 @@ def _free_port() -> int:
     raise Failed(f"no free port from {PORTS.start} to {PORTS.stop - 1} on 127.0.0.1")
 
 
-def _children() -> dict[int, list[int]]:
-    """Return the ids of all processes by their parents'."""
-    children: dict[int, list[int]] = {}
-    for pid, parent in _proc() if Path("/proc/self/stat").exists() else _ps():
-        children.setdefault(parent, []).append(pid)
-    return children
-
-
-def _proc() -> Iterator[tuple[int, int]]:
+def _proc() -> Iterator[Process]:
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             with contextlib.suppress(OSError):
                 # The name before the last bracket may hold anything; state and parent come after it.
-                yield int(path.name), int((path / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+                state, parent = (path / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+                yield Process(int(path.name), int(parent), state)
 
 
-def _ps() -> Iterator[tuple[int, int]]:
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607  # nosec B603 B607  # a fixed command
-    for line in listed.stdout.splitlines():
-        pid, parent = line.split()
-        yield int(pid), int(parent)
+def _ps() -> Iterator[Process]:
+    command = ["ps", "-A", "-o", "pid=,ppid=,stat="]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listing:  # noqa: S603  # nosec B603  # a fixed command
+        assert listing.stdout is not None
+        for line in listing.stdout:
+            pid, parent, state = line.split()
+            if int(pid) != listing.pid:
+                yield Process(int(pid), int(parent), state[0])
 
 
 def _signal(pid: int, number: int) -> None:
