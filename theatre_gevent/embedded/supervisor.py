@@ -25,7 +25,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -38,8 +37,11 @@ LOOK = 0.5
 STEP = 0.01
 """Seconds between two looks at what the server does."""
 
-HALT = 2.0
-"""Seconds that processes get to obey SIGSTOP: one that waits for a disk does so later."""
+BLINK = 0.001
+"""Seconds between two looks at whether processes have stopped."""
+
+BLINKS = 1000
+"""Looks after which the others are stopped as well: one that waits for a disk obeys SIGSTOP later."""
 
 OLDEST_VERSION = 13
 BIND_ATTEMPTS = 10
@@ -363,12 +365,13 @@ class Process(NamedTuple):
 
 def _halted(pids: list[int]) -> list[Process]:
     """Return all processes, as soon as none of `pids` runs any more: until then it may make another child."""
-    end = time.monotonic() + HALT
-    while True:
+    listed: list[Process] = []
+    for _ in range(BLINKS):
         listed = list(_proc() if Path("/proc/self/stat").exists() else _ps())
-        if time.monotonic() >= end or all(each.state in "TtZX" for each in listed if each.pid in pids):
-            return listed
-        time.sleep(STEP / 10)
+        if all(each.state in "TtZX" for each in listed if each.pid in pids):
+            break
+        select.select([], [], [], BLINK)
+    return listed
 
 
 def _identity() -> dict[str, Any]:
