@@ -1,7 +1,8 @@
 """The load test's mix on a host of ours: random actors, some sends, some requests. A child of other benchmarks.
 
 Every actor is activated before the clock starts, and the clock stops when everything has been handled: what is counted
-was done, not only accepted. The last line of the output is the result as JSON.
+was done, not only accepted. With `--huge-pages` the process asks for them first, as the load test does. The last line
+of the output is the result as JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import gevent
 
 from mix_common import BATCH, mix_parser, tell
 from theatre_gevent import Context, Host, Ref
+from theatre_gevent.memory import use_huge_pages
 
 
 class Echo:
@@ -69,7 +71,11 @@ def wait_until_handled(host: Host) -> None:
 
 
 def main() -> None:
-    args = mix_parser(__doc__.splitlines()[0], "greenlets", "sends").parse_args()
+    parser = mix_parser(__doc__.splitlines()[0], "greenlets", "sends")
+    parser.add_argument("--huge-pages", action="store_true", help="have objects in pages of 2 MiB (compiled, Linux)")
+    args = parser.parse_args()
+    if args.huge_pages and not use_huge_pages():
+        parser.error("argument --huge-pages: they are not to be had here, see theatre_gevent.memory.use_huge_pages")
 
     host = Host(idle_timeout=86400).start()
     host.register_actor("echo", Echo)

@@ -2,7 +2,7 @@
 
 All actors are alive before the clock starts, so that the cost of activation is not in it. What is left are the
 processor's caches, where a random one of a million actors hardly ever is, and that messages for few actors often share
-a turn.
+a turn. Where huge pages are to be had (`theatre_gevent.memory`), both numbers of actors are measured in those as well.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 from statistics import median
 
 from report import Parser, machine, percent, positive, run_child, seconds, table, versions
+from theatre_gevent.memory import are_huge_pages_available
+
+PAGES = {"usual pages": (), "huge pages": ("--huge-pages",)}
 
 
 def main() -> None:
@@ -25,23 +28,23 @@ def main() -> None:
     print(machine())
     print(versions("theatre_gevent", "gevent", "greenlet"))
     print(f"{args.workers} workers, {args.sendpct} % sends, {args.runs} runs of {args.seconds:g} s each\n")
-    costs: dict[int, list[float]] = {args.few: [], args.many: []}
+    pages = [name for name, flags in PAGES.items() if not flags or are_huge_pages_available()]
+    costs: dict[tuple[str, int], list[float]] = {(name, n): [] for name in pages for n in (args.few, args.many)}
     for run in range(args.runs):
-        for actors in costs:
+        for (name, actors), found in costs.items():
             flags = {"actors": actors, "workers": args.workers, "sendpct": args.sendpct, "seconds": args.seconds}
             arguments = [part for flag, value in flags.items() for part in (f"--{flag}", str(value))]
-            result = run_child("mix.py", *arguments, "--seed", str(run + 1))
-            costs[actors].append(1e6 * result["elapsed"] / result["operations"])
-    base = median(costs[args.few])
+            result = run_child("mix.py", *arguments, *PAGES[name], "--seed", str(run + 1))
+            found.append(1e6 * result["elapsed"] / result["operations"])
     rows = [
         [
-            f"{actors:,} actors",
+            f"{actors:,} actors, {name}",
             f"{median(found):.2f}",
             f"{min(found):.2f}",
             f"{max(found):.2f}",
-            f"{median(found) / base:.2f} x",
+            f"{median(found) / median(costs[name, args.few]):.2f} x",
         ]
-        for actors, found in costs.items()
+        for (name, actors), found in costs.items()
     ]
     print(table(["", "us per message, median", "min", "max", "ratio"], rows))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING
 
 from gevent.monkey import get_original
@@ -15,15 +16,12 @@ get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 """The number of this thread, whatever is patched."""
 
 
-def read(monotonic: Callable[[], float]) -> float:
-    """Return the reading of a clock; without a call of Python's where it is the machine's own."""
-    return monotonic()
+# A function of Python's would cost 25 ns more per message; `operator.call` has come with Python 3.11.
+read: Callable[[Callable[[], float]], float] = getattr(operator, "call", lambda monotonic: monotonic())
+"""Returns the reading of a clock. Compiled, without a call of Python's where it is the machine's own."""
 
-
-def has_context(current: greenlet) -> bool:
-    """Tell whether `current`, the greenlet that runs, has set any of `contextvars`."""
-    return current.gr_context is not None
-
+has_context: Callable[[greenlet], object] = operator.attrgetter("gr_context")
+"""Returns something true if a greenlet has set any of `contextvars`. Compiled, it looks at the one that runs."""
 
 switch = greenlet.switch
 """Switch to a greenlet, without what gevent's classes do around it."""
