@@ -243,7 +243,7 @@ def test_a_paused_server_keeps_connections_and_answers_nobody(own: EmbeddedPostg
 
     own.pause()
     states = set(told(own, psutil.Process.status)[1:])
-    assert states <= AT_REST
+    assert {psutil.STATUS_STOPPED} <= states <= AT_REST
     asking = in_background(ask)
     newcomer = in_background(execute, own.dsn, "SELECT 2")
     asking.join(0.3)
@@ -265,7 +265,7 @@ def test_nothing_runs_once_a_server_is_paused(own: EmbeddedPostgres) -> None:
         own.pause()
         states = set(told(own, psutil.Process.status)[1:])
         own.resume()
-        assert states <= AT_REST
+        assert {psutil.STATUS_STOPPED} <= states <= AT_REST
     own.kill()
     for query in busy:
         with pytest.raises(psycopg2.OperationalError):
@@ -288,6 +288,14 @@ def test_processes_are_found_by_ps_as_well() -> None:
         assert by_ps[child.pid] == "T"
         assert by_ps.keys() == children(supervisor._proc()).keys()
         child.kill()
+
+
+def test_a_ps_that_fails_is_not_taken_for_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ps").write_text("#!/bin/sh\necho 1 0 S\nexit 3\n")
+    (tmp_path / "ps").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(supervisor.Failed, match="exit code 3"):
+        list(supervisor._ps())
 
 
 def test_a_paused_server_can_be_ended(own: EmbeddedPostgres) -> None:

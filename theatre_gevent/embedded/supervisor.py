@@ -425,6 +425,8 @@ def _ps() -> Iterator[Process]:
             pid, parent, state = line.split()
             if int(pid) != listing.pid:
                 yield Process(int(pid), int(parent), state[0])
+    if listing.returncode:
+        raise Failed(f"ps ended with exit code {listing.returncode}")
 
 
 def _signal(pid: int, number: int) -> None:
