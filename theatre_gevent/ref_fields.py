@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import direct
 from .errors import InvalidRef
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def check(ref: Ref) -> None:
     Raises:
         InvalidRef: `type` or `id` is empty or not a string.
     """
-    kind, name = ref.type, ref.id
+    kind, name = direct.type_of(ref), direct.id_of(ref)
     if type(kind) is str and type(name) is str and kind and name:
         return
     field, value = ("id", name) if type(kind) is str and kind else ("type", kind)

@@ -1,10 +1,12 @@
 cimport cython
 
+from .. cimport direct
 from ..core cimport native
 from ..core.activation cimport Activation
 from ..core.context cimport Context, Failure, RemoteRequest, make_context, make_remote_request
 from ..core.dispatcher cimport Dispatcher
 from ..core.remote cimport RemoteAsker
+from ..logic.bodies cimport pack_body
 from .inlet cimport Inlet
 
 cdef object OPEN, SEND, REQUEST, REPLY

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from .. import direct
 from ..core import native
 from ..core.context import OPEN, Context, Failure, RemoteRequest, make_context, make_remote_request
 from ..core.inbox import NEVER
@@ -53,7 +54,7 @@ class ReplyTo(RemoteAsker):
     def deliver(self, request: Request) -> None:
         """Send the reply, or what went wrong."""
         inlet, result = self._inlet, request.result
-        epoch = inlet.peer.epoch
+        epoch = inlet.epoch
         if type(result) is not Failure:
             inlet.send(REPLY(self._seq, epoch, result))
             return
@@ -89,16 +90,17 @@ class Incoming:
                     "host %s sent a %s where only requests belong", inlet.peer.host_id, kind.__name__, extra=extra
                 )
                 continue
-            if kind is REQUEST and message.headers is not None and message.headers.barrier:
+            if kind is REQUEST and (headers := direct.headers_of(message)) is not None and headers.barrier:
                 self._barrier(inlet, message)
                 continue
+            ref = direct.ref_of(message)
             if dispatcher.accepted >= dispatcher.accept_limit:
-                refusal = dispatcher.backpressure.make_room(message.ref, patience)
+                refusal = dispatcher.backpressure.make_room(ref, patience)
                 if refusal is not None:
                     patience = 0.0  # the rest of the batch has waited as well
                     self.refuse(inlet, message, refusal)
                     continue
-            activation = actors.get(message.ref)
+            activation = actors.get(ref)
             if activation is None:
                 activation = self._activate(inlet, message)
                 if activation is None:
@@ -118,26 +120,24 @@ class Incoming:
             for entry in detours.take_out(detour, inlet):
                 refusal = envelopes.NotHere(f"{message.ref} is not placed yet, and is looked for elsewhere", None)
                 self.refuse(inlet, entry.message, refusal)
-        inlet.send(REPLY(message.seq, inlet.peer.epoch, None))
+        inlet.send(REPLY(message.seq, inlet.epoch, None))
 
     def take(self, inlet: Inlet, message: Any, activation: Activation) -> None:
         """Deliver a message to an activation of this host, without waiting."""
         dispatcher = self._dispatcher
         ctx: Context
+        body, sender, headers = direct.body_of(message), direct.sender_of(message), direct.headers_of(message)
         if type(message) is SEND:
-            if message.headers is None:
-                ctx = make_context(activation, message.body, message.sender)
+            if headers is None:
+                ctx = make_context(activation, body, sender)
             else:
-                ctx = context(activation, message.body, message.sender, message.headers)
+                ctx = context(activation, body, sender, headers)
         else:
-            headers = message.headers
             chain = _NO_CHAIN if headers is None or headers.chain is None else headers.chain
-            asker = ReplyTo(inlet, message.seq, chain)
-            deadline = native.read(dispatcher.monotonic) + message.timeout
+            asker = ReplyTo(inlet, direct.seq_of(message), chain)
+            deadline = native.read(dispatcher.monotonic) + direct.timeout_of(message)
             firing = None if headers is None else headers.schedule
-            ctx = make_remote_request(
-                activation, message.body, message.sender, asker, deadline, None, False, None, OPEN, NEVER, firing
-            )
+            ctx = make_remote_request(activation, body, sender, asker, deadline, None, False, None, OPEN, NEVER, firing)
         if dispatcher.deliver(activation, ctx):
             self.arrived += 1
         else:
@@ -161,7 +161,7 @@ class Incoming:
     def refuse(self, inlet: Inlet, message: Any, error: TheatreError) -> None:
         """Give back a message that was not accepted."""
         if type(message) is REQUEST:
-            failure = envelopes.failure_of(message.seq, inlet.peer.epoch, error)
+            failure = envelopes.failure_of(message.seq, inlet.epoch, error)
             if failure.headers is None:
                 failure.headers = envelopes.Headers(refused=True)
             inlet.send(failure)
@@ -195,7 +195,7 @@ class Incoming:
     def _unmade(self, inlet: Inlet, message: Any, reason: str) -> None:
         """A body that can't be made here: the asker is told, a plain message becomes a dead letter."""
         if type(message) is REQUEST:
-            inlet.send(envelopes.Failure(message.seq, inlet.peer.epoch, envelopes.BAD_BODY, "BadBody", reason))
+            inlet.send(envelopes.Failure(message.seq, inlet.epoch, envelopes.BAD_BODY, "BadBody", reason))
         elif type(message) is SEND:
             self.arrived += 1
             self._dispatcher.accepted += 1

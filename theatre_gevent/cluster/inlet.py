@@ -27,6 +27,7 @@ class Inlet(Outbox):
 
     Attributes:
         peer: Who is on the other side.
+        epoch: Which of the peer's lives it is.
         closed: The connection is gone; what is sent now is dropped and counted, since nobody is left to answer.
     """
 
@@ -35,6 +36,7 @@ class Inlet(Outbox):
     ) -> None:
         super().__init__(_NO_BOUND, limits.inlet_bytes, clock, counters)
         self.peer = peer
+        self.epoch = peer.epoch
         self.closed = False
         self._wire = wire
         self._reports = reports

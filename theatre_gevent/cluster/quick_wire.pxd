@@ -11,6 +11,7 @@ cdef Py_ssize_t _READ_MAX, _WRITES, JOIN, READ_MIN
 cdef class QuickWire(Wire):
     cdef public object _raw
     cdef public object _hub
+    cdef public object _run_callback
     cdef public object _io
     cdef public Outbox _outbox
     cdef public bint _busy
@@ -20,7 +21,7 @@ cdef class QuickWire(Wire):
     cdef public object _trouble
     cdef public object _for_greenlet
 
-    @cython.locals(data=bytes, now=double, counters=Counters, connection=Connection, events=list, place=Py_ssize_t)
+    @cython.locals(data=bytes, now=double, counters=Counters, connection=Connection, events=list, place=Py_ssize_t, messages=list)
     cpdef _readable(self, object owner, object handler)
 
     cpdef rouse(self)

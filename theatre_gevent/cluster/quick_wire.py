@@ -39,6 +39,7 @@ class QuickWire(Wire):
         super().__init__(sock, connection, clock, counters, limits)
         self._raw: Any = sock._sock  # type: ignore[attr-defined]  # of gevent, whose own methods wait
         self._hub = get_hub()
+        self._run_callback = self._hub.loop.run_callback
         self._io: Any = None
         self._outbox: Outbox | None = None
         self._busy = True  # the greenlet writes, or will
@@ -96,13 +97,17 @@ class QuickWire(Wire):
         connection = self._connection
         events = connection.receive_data(data, now) if data else connection.receive_eof(now)
         for place, event in enumerate(events):
-            if type(event) is not Received or event.unmade or not handler.can_take(owner, len(event.messages)):
+            if type(event) is not Received:
+                self._hand_over(events[place:])
+                return
+            messages, unmade = event.messages, event.unmade
+            if unmade or not handler.can_take(owner, len(messages)):
                 self._hand_over(events[place:])
                 return
             counters.batches_in += 1
-            counters.messages_in += len(event.messages)
+            counters.messages_in += len(messages)
             try:
-                handler.received(owner, event.messages, event.unmade)
+                handler.received(owner, messages, unmade)
             except Exception:  # noqa: BLE001 - the router's mistake, of which the peer knows nothing
                 log.exception("%s: a batch of messages could not be handled", owner)
         self._tell()
@@ -123,7 +128,7 @@ class QuickWire(Wire):
             self._wake.set()
         elif not self._armed:
             self._armed = True
-            self._hub.loop.run_callback(self._flush)
+            self._run_callback(self._flush)
 
     def _rest(self, outbox: Outbox) -> None:
         self._outbox = outbox

@@ -1,5 +1,6 @@
 cimport cython
 
+from .. cimport direct
 from ..core.context cimport Request
 from ..core.dispatcher cimport Dispatcher
 from ..core.fifo cimport Fifo

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .. import direct
 from ..core.context import OPEN, Failure, Request
 from ..errors import NoOwner, RemoteActorError, TheatreError
 from ..logic import envelopes
@@ -58,14 +59,14 @@ class Returning:
             elif kind is not REPLY and kind is not envelopes.Failure:
                 extra = fields(router.host_id)
                 log.warning("host %s sent a %s where only replies belong", source.host_id, kind.__name__, extra=extra)
-            elif message.epoch != epoch:
+            elif direct.epoch_of(message) != epoch:
                 dispatcher.replies_late += 1
             else:
-                request = pending.pop(message.seq, None)
+                request = pending.pop(direct.seq_of(message), None)
                 if request is None or request.result is not OPEN:
                     self._late(message)
                 elif kind is REPLY:
-                    request.result = message.body
+                    request.result = direct.body_of(message)
                     resumes.append(request)
                 else:
                     self._failed(source.host_id, request, message)

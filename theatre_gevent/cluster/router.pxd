@@ -3,7 +3,8 @@ cimport cython
 from ..core cimport native
 from ..core.context cimport Request
 from ..core.dispatcher cimport Dispatcher
-from ..core.remote cimport Asked
+from ..core.remote cimport Asked, Router
+from ..logic.bodies cimport pack_body
 from .inlet cimport Inlet
 from .link cimport Link
 from .outbox cimport Outbox
@@ -11,7 +12,7 @@ from .outbox cimport Outbox
 cdef object SEND, REQUEST
 
 
-cdef class ClusterRouter:
+cdef class ClusterRouter(Router):
     cdef public Dispatcher dispatcher
     cdef public object cluster
     cdef public object transport
@@ -29,10 +30,6 @@ cdef class ClusterRouter:
     cdef public dict pending
     cdef public long long _seq
     cdef public object host_id
-    cdef public long long taken
-    cdef public long long forwarded
-    cdef public long long requests
-    cdef public long long dropped
     cdef public long long returned
     cdef public bint is_leaving
 

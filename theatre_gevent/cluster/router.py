@@ -10,7 +10,7 @@ from greenlet import getcurrent
 from ..core import native
 from ..core.context import Request
 from ..core.counters import CLUSTER_ZEROS
-from ..core.remote import Asked
+from ..core.remote import Asked, Router
 from ..core.requests import waiting_refs
 from ..errors import InboxFull, NoOwner
 from ..logic import envelopes
@@ -53,7 +53,7 @@ MUST_CLAIM: Any = object()
 """A place that is here once the actor has been claimed."""
 
 
-class ClusterRouter:
+class ClusterRouter(Router):
     """Routes by the ring, remembers placements, and takes care of what comes back.
 
     Args:

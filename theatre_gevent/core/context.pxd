@@ -30,6 +30,9 @@ cdef class RemoteRequest(Request):
     cdef public object _firing
 
 
+@cython.locals(activation=Activation)
+cpdef answer(Request request, object body)
+
 @cython.locals(ctx=Context)
 cpdef Context make_context(object activation, object message, object sender)
 

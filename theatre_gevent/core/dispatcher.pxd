@@ -7,6 +7,7 @@ from .context cimport Context, Failure, Request, make_context, make_request
 from .fifo cimport Fifo
 from .lifecycle cimport Lifecycle
 from .registry cimport Registry
+from .remote cimport Router
 from .requests cimport call_chain, make_pending
 from .waits cimport Waits
 
@@ -49,7 +50,7 @@ cdef class Dispatcher(Waits):
     cdef public Registry registry
     cdef public double request_timeout
     cdef public long long requests_queued
-    cdef public object router
+    cdef public Router router
     cdef public object schedules
     cdef public long long turns_left
     cdef public set workers

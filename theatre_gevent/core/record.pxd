@@ -1,9 +1,3 @@
-cimport cython
-
-from .activation cimport Activation
-
-
-@cython.freelist(4096)
 cdef class Record:
     cdef public object _activation  # an Activation, or the Asked in its place
     cdef public object message

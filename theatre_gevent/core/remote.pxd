@@ -1,3 +1,6 @@
+from .context cimport Request
+
+
 cdef class RemoteAsker:
     cdef public list chain
 
@@ -12,3 +15,15 @@ cdef class Asked:
     cdef public object body
     cdef public object chain
     cdef public int attempt
+
+
+cdef class Router:
+    cdef public long long forwarded
+    cdef public long long taken
+    cdef public long long requests
+    cdef public long long dropped
+
+    cpdef way(self, object ref)
+    cpdef send(self, object way, object ref, object body, object sender, object firing=*)
+    cpdef ask(self, object way, object ref, Request request)
+    cpdef forget(self, Request request)

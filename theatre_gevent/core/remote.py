@@ -102,20 +102,24 @@ class Unlimited:
 UNLIMITED = Unlimited()
 
 
-class Router(Protocol):
-    """Finds the way to actors that are not active here."""
+class Router:
+    """Finds the way to actors that are not active here. The base of `ClusterRouter`, which the core does not know.
+
+    Attributes:
+        forwarded: Messages that other hosts have, or are on their way there.
+        taken: Messages of this host's senders that went the way to other hosts.
+        requests: Requests among them.
+        dropped: Sends among them that became dead letters on their way.
+    """
 
     forwarded: int
-    """Messages that other hosts have, or are on their way there."""
     taken: int
-    """Messages of this host's senders that went the way to other hosts."""
     requests: int
-    """Requests among them."""
     dropped: int
-    """Sends among them that became dead letters on their way."""
 
     def is_elsewhere(self, ref: Ref) -> bool:
         """Tell whether an actor that is not active here belongs to another host."""
+        raise NotImplementedError
 
     def acquire(self, ref: Ref, deadline: float) -> None:
         """Wait until an actor that is not active here may be activated here.
@@ -123,9 +127,11 @@ class Router(Protocol):
         Raises:
             NoOwner: It belongs to another host.
         """
+        raise NotImplementedError
 
     def held(self) -> int:
         """Return how many messages wait until it is known where they go."""
+        raise NotImplementedError
 
     def way(self, ref: Ref) -> Any:
         """Return the way to an actor that is not active here, None if it belongs here.
@@ -134,15 +140,20 @@ class Router(Protocol):
             InvalidRef: `ref` is not a Ref.
             NoOwner: Nobody can take it.
         """
+        raise NotImplementedError
 
     def send(self, way: Any, ref: Ref, body: object, sender: Ref | None, firing: Firing | None = None) -> None:
         """Send a message that way, perhaps one from a schedule. Waits while it is full."""
+        raise NotImplementedError
 
     def ask(self, way: Any, ref: Ref, request: Request) -> None:
         """Send a request likewise; the reply completes it."""
+        raise NotImplementedError
 
     def forget(self, request: Request) -> None:
         """The requester goes on: a reply that comes later is late."""
+        raise NotImplementedError
 
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the cluster's counters."""
+        raise NotImplementedError

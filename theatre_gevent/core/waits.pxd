@@ -4,6 +4,7 @@ from . cimport native
 from ..logic.deadlines cimport Deadlines
 from .context cimport Context, Failure, RemoteRequest, Request
 from .fifo cimport Fifo
+from .remote cimport RemoteAsker
 
 cdef object OPEN
 cdef Py_ssize_t NEVER
@@ -27,6 +28,8 @@ cdef class Waits:
     cdef public object threads
 
     cpdef arm(self)
+    cpdef check_lease(self)
+    @cython.locals(asker=RemoteAsker)
     cpdef bint complete(self, Request waiter, object result) except -1
     cpdef resume(self, Request waiter)
     cpdef failure(self, Request request, double timeout)

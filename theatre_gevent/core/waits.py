@@ -17,6 +17,7 @@ from .threads import ThreadBridge
 
 if TYPE_CHECKING:
     from ..clock import Clock, Timer
+    from .remote import RemoteAsker
     from .requests import Pending
 
 
@@ -94,7 +95,10 @@ class Waits:
             self.replies_late += 1
             return False
         if type(waiter) is RemoteRequest:
-            asker: Any = waiter.greenlet
+            asker: RemoteAsker | None = waiter.greenlet
+            if asker is None:  # it was given back to who sent it
+                self.replies_late += 1
+                return False
             if type(result) is not Failure:
                 self.check_lease()
             waiter.result = result if type(result) is Failure else asker.pack(result)

@@ -15,12 +15,14 @@ from typing import Any
 from msgspec import MsgspecError, Raw
 from msgspec.msgpack import Decoder, Ext
 
+from .. import direct
 from ..errors import MessageNotSerializable
 from ..message_types import BY_CLASS
 from .body_types import MAX_DEPTH, PLAIN, PLAIN_BUT_INT, BadBody, Refused, encode, prepare, unpack_ext
 
 MAX_BODY = 16 * 1024 * 1024 - 64 * 1024
 """Largest packed body in bytes: a frame's 16 MiB without room for ref, sender and headers."""
+_MAX = MAX_BODY  # a number of C's when compiled, which other modules can't see
 
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 _plain = PLAIN.issuperset
@@ -35,7 +37,7 @@ def pack_body(body: Any) -> Any:
     """
     kind = type(body)
     if kind is str:
-        if body.isascii() and len(body) <= MAX_BODY:
+        if direct.is_ascii(body) and len(body) <= _MAX:
             return body
     elif kind is int:
         if _INT_MIN <= body <= _INT_MAX:

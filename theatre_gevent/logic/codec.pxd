@@ -1,6 +1,10 @@
 cimport cython
 
 
+cdef int _MESSAGES
+cdef Py_ssize_t _COPIED
+
+
 cpdef tuple encode_messages(list messages)
 
 
@@ -18,5 +22,5 @@ cdef class FrameReader:
 
     cpdef feed(self, bytes data)
 
-    @cython.locals(start=Py_ssize_t, have=Py_ssize_t, length=Py_ssize_t, kind=int, end=Py_ssize_t)
+    @cython.locals(start=Py_ssize_t, have=Py_ssize_t, length=cython.longlong, kind=int, end=Py_ssize_t, data=bytes)
     cpdef next_frame(self)

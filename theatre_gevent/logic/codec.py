@@ -40,6 +40,8 @@ MAX_HANDSHAKE_FRAME = 16 * 1024
 
 MESSAGES, PING, PONG, GOODBYE = 1, 2, 3, 4
 HELLO, CHALLENGE, PROOF, WELCOME, REFUSE = 16, 17, 18, 19, 20
+_MESSAGES = MESSAGES  # a number of C's when compiled, which other modules can't see
+_COPIED = 4096  # bytes of payload
 KIND_NAMES = {
     MESSAGES: "MESSAGES",
     PING: "PING",
@@ -225,7 +227,7 @@ class FrameReader:
         else:
             self._buffer, self._start = bytearray(buffer[self._start :]) + data, 0
 
-    def next_frame(self) -> tuple[int, memoryview] | None:
+    def next_frame(self) -> tuple[int, bytes | memoryview] | None:
         """Return kind and payload of the next frame, None until it is complete.
 
         Raises:
@@ -235,22 +237,33 @@ class FrameReader:
         have = len(buffer) - start
         if have < 4:
             return None
-        length = int.from_bytes(buffer[start : start + 4], "big")
+        data = b""
+        if type(buffer) is bytes:
+            data = buffer
+            length = data[start]  # byte by byte: compiled, a number of its own type is what does not overflow
+            length = length << 8 | data[start + 1]
+            length = length << 8 | data[start + 2]
+            length = length << 8 | data[start + 3]
+        else:
+            length = int.from_bytes(buffer[start : start + 4], "big")
         if not 0 < length <= self.limit:
             raise ProtocolError(self._not_a_length(length, bytes(buffer[start : start + 8])))
         if have < 5:
             return None
         kind = buffer[start + 4]
-        if kind not in KIND_NAMES:
+        if kind != _MESSAGES and kind not in KIND_NAMES:
             raise ProtocolError(f"frame of unknown kind {kind}")
         if have < 4 + length:
             return None
         end = start + 4 + length
-        payload = memoryview(buffer)[start + 5 : end]
-        if type(buffer) is bytes:
-            self._start = end
-        else:
+        payload: bytes | memoryview
+        if type(buffer) is not bytes:
+            payload = memoryview(buffer)[start + 5 : end]
             self._buffer, self._start = bytes(buffer[end:]), 0
+        else:
+            # A copy of little costs less than a view.
+            payload = data[start + 5 : end] if length <= _COPIED else memoryview(data)[start + 5 : end]
+            self._start = end
         return kind, payload
 
     def _not_a_length(self, length: int, first: bytes) -> str:

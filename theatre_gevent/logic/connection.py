@@ -309,7 +309,7 @@ class Connection:
 
     # --- the handlers of TRANSITIONS ----------------------------------------------------------------------------------
 
-    def _on_hello(self, payload: memoryview) -> Event | None:
+    def _on_hello(self, payload: bytes | memoryview) -> Event | None:
         self._hello = bytes(payload)
         self._theirs = read_introduction(codec.HELLO, self._hello)
         check_introduction(self._ours, self._theirs)
@@ -317,7 +317,7 @@ class Connection:
         self.state = AWAIT_PROOF
         return None
 
-    def _on_challenge(self, payload: memoryview) -> Event | None:
+    def _on_challenge(self, payload: bytes | memoryview) -> Event | None:
         self._challenge = bytes(payload)
         self._theirs = read_introduction(codec.CHALLENGE, self._challenge)
         check_introduction(self._ours, self._theirs)
@@ -325,30 +325,30 @@ class Connection:
         self.state = AWAIT_WELCOME
         return None
 
-    def _on_proof(self, payload: memoryview) -> Event | None:
+    def _on_proof(self, payload: bytes | memoryview) -> Event | None:
         opened = self._open(codec.PROOF, payload, "dialler")
         self._out.append(encode_frame(codec.WELCOME, [self._proof("acceptor")]))
         return opened
 
-    def _on_welcome(self, payload: memoryview) -> Event | None:
+    def _on_welcome(self, payload: bytes | memoryview) -> Event | None:
         return self._open(codec.WELCOME, payload, "acceptor")
 
-    def _on_refuse(self, payload: memoryview) -> Event | None:
+    def _on_refuse(self, payload: bytes | memoryview) -> Event | None:
         raise read_refusal(codec.REFUSE, bytes(payload))
 
-    def _on_messages(self, payload: memoryview) -> Event | None:
+    def _on_messages(self, payload: bytes | memoryview) -> Event | None:
         return Received(*self._decoder.decode(payload))
 
-    def _on_ping(self, payload: memoryview) -> Event | None:
+    def _on_ping(self, payload: bytes | memoryview) -> Event | None:
         codec.decode_control(codec.PING, payload)
         self._out.append(encode_frame(codec.PONG, None))
         return None
 
-    def _on_pong(self, payload: memoryview) -> Event | None:
+    def _on_pong(self, payload: bytes | memoryview) -> Event | None:
         codec.decode_control(codec.PONG, payload)
         return None
 
-    def _on_goodbye(self, payload: memoryview) -> Event | None:
+    def _on_goodbye(self, payload: bytes | memoryview) -> Event | None:
         value = codec.decode_control(codec.GOODBYE, payload)
         if type(value) is not list or not value or type(value[0]) is not str:
             raise ProtocolError("GOODBYE frame is damaged: it has no reason")
@@ -364,7 +364,7 @@ class Connection:
     def _proof(self, role: Role) -> bytes:
         return make_proof(self._secret, role, self._hello, self._challenge)
 
-    def _open(self, kind: int, payload: memoryview, role: Role) -> Opened:
+    def _open(self, kind: int, payload: bytes | memoryview, role: Role) -> Opened:
         assert self._theirs is not None, "the table brings nobody here without an introduction"
         peer = self._theirs.identity
         check_proof(kind, bytes(payload), self._proof(role), peer)

@@ -1,0 +1,6 @@
+from .. cimport direct
+
+cdef Py_ssize_t _MAX
+
+
+cpdef object pack_body(object body)
