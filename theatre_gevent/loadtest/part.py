@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
+from theatre_gevent.cluster.sockets import CannotListen
 from theatre_gevent.host import Host
 
 from .options import host_names
@@ -76,17 +76,8 @@ class HostSpec:
 
     @property
     def admin_addr(self) -> str | None:
-        """Where the host's admin server is to listen, None for none: at its own port, any free one if that is taken."""
-        if not self.admin:
-            return None
-        port = _FIRST_ADMIN_PORT + self.index
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:  # another load test is running
-                port = 0
-        return f"127.0.0.1:{port}"
+        """Where the host's admin server is to listen, None for none."""
+        return f"127.0.0.1:{_FIRST_ADMIN_PORT + self.index}" if self.admin else None
 
     def rng(self, worker: int) -> Random:
         """Return a worker's own random numbers: the same ones for the same seed, host and worker."""
@@ -103,22 +94,9 @@ class Part:
     """
 
     def __init__(self, spec: HostSpec, refs: Sequence[Ref], stop: Stop) -> None:
-        options = spec.options
         self.spec = spec
-        self.tally = Tally(options.actors)
-        self.host = Host(
-            host_id=spec.name,
-            idle_timeout=options.idle_timeout,
-            request_timeout=REQUEST_TIMEOUT,
-            cleanup_interval=CLEANUP_INTERVAL,
-            drain_timeout=STOP_TIMEOUT,
-            actor_inbox_size=options.actor_inbox,
-            host_inbox_size=options.host_inbox,
-            admin_addr=spec.admin_addr,
-            listen="127.0.0.1:0" if options.hosts > 1 or options.dsn is not None else None,
-            dsn=options.dsn,
-        )
-        self.host.register_actor(ACTOR_TYPE, partial(LoadActor, self.tally))
+        self.tally = Tally(spec.options.actors)
+        self.host = self._make_host(spec.admin_addr)
         self._stop = stop
         self._refs = refs
         self._to_warm: Sequence[Ref] = refs
@@ -126,9 +104,35 @@ class Part:
         self._started = self._quiet_at = 0.0
         self._counters: list[int] = []
 
+    def _make_host(self, admin_addr: str | None) -> Host:
+        options = self.spec.options
+        host = Host(
+            host_id=self.spec.name,
+            idle_timeout=options.idle_timeout,
+            request_timeout=REQUEST_TIMEOUT,
+            cleanup_interval=CLEANUP_INTERVAL,
+            drain_timeout=STOP_TIMEOUT,
+            actor_inbox_size=options.actor_inbox,
+            host_inbox_size=options.host_inbox,
+            admin_addr=admin_addr,
+            listen="127.0.0.1:0" if options.hosts > 1 or options.dsn is not None else None,
+            dsn=options.dsn,
+        )
+        host.register_actor(ACTOR_TYPE, partial(LoadActor, self.tally))
+        return host
+
     def start(self) -> str | None:
-        """Start the host; return the address where other hosts reach it, None for one by itself."""
-        return self.host.start().address
+        """Start the host; return the address where other hosts reach it, None for one by itself.
+
+        Its admin server listens at any free port if its own is taken, by another load test most likely.
+        """
+        try:
+            return self.host.start().address
+        except CannotListen:
+            if self.spec.admin_addr is None:
+                raise
+            self.host = self._make_host("127.0.0.1:0")
+            return self.host.start().address
 
     def admin(self) -> str | None:
         """Return the address of the host's admin server, None if it has none."""
