@@ -151,9 +151,10 @@ def latency(link: Link, handler: Handler, rate: float, duration: float) -> list[
             while sent < due:
                 if link.full:
                     link.wait_for_room(30.0)
-                for _ in range(min(100, due - sent)):
+                burst = min(100, due - sent)
+                for _ in range(burst):
                     link.send(Send(REF, SMALL))
-                sent += 100
+                sent += burst
                 gevent.sleep(0)
             gevent.sleep(0.0005)
 
@@ -186,14 +187,15 @@ def main(arguments: argparse.Namespace) -> None:
 
         rows = []
         for name, load in (("alone", 0.0), (f"{arguments.load} % of full load", arguments.load / 100)):
-            times, stolen = [], stolen_seconds()
-            begun = time.perf_counter()
-            left = arguments.duration
+            times, stolen, lasted, left = [], 0.0, 0.0, arguments.duration
             while left > 0:  # what is full load is found out anew, since a virtual machine's speed changes all the time
                 full = flood(link, handler, CALIBRATION) if load else 0.0
+                before, begun = stolen_seconds(), time.perf_counter()
                 times += latency(link, handler, full * load, min(WINDOW, left))
+                stolen += stolen_seconds() - before
+                lasted += time.perf_counter() - begun
                 left -= WINDOW
-            share = (stolen_seconds() - stolen) / (time.perf_counter() - begun) / (os.cpu_count() or 1)
+            share = stolen / lasted / (os.cpu_count() or 1)
             p99 = quantiles(times, n=100)[98]
             rows.append(
                 [name, f"{len(times)}", f"{median(times):.2f}", f"{p99:.2f}", f"{max(times):.2f}", f"{share:.1%}"]

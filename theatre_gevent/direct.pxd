@@ -13,11 +13,13 @@ cdef extern from *:
     static void theatre_remember(theatre_places *places, PyTypeObject *type, PyObject *descriptor) {
         PyMemberDef *member;
         int i;
+        if (type->tp_getattro != PyObject_GenericGetAttr) return;
         if (!Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) return;
         member = ((PyMemberDescrObject *) descriptor)->d_member;
         if (member->type != T_OBJECT_EX) return;
         if (!PyType_IsSubtype(type, ((PyDescrObject *) descriptor)->d_type)) return;
         for (i = 0; i < THEATRE_KNOWN; i++) {
+            if (places->type[i] == type) return;
             if (places->type[i] == NULL) {
                 Py_INCREF(type);  /* for good: its address must never be that of another type */
                 places->offset[i] = member->offset;

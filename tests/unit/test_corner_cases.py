@@ -23,6 +23,7 @@ from theatre_gevent import (
     Shutdown,
     SystemClock,
 )
+from theatre_gevent.core.context import Request as ContextRequest
 from theatre_gevent.testing import VirtualClock
 
 A = Ref("a", "1")
@@ -327,3 +328,9 @@ def test_frozen_while_a_dead_letter_handler_blocks(make_host: MakeHost, clock: V
     assert recorder.instances == instances
     assert_balanced(host.metrics)
     assert host.metrics.snapshot()["actors_active"] == 1
+
+
+def test_a_request_on_its_way_to_nobody_cannot_be_answered() -> None:
+    """In C, its activation would be used without being there."""
+    with pytest.raises((TypeError, AttributeError)):
+        ContextRequest.__new__(ContextRequest).reply("early")

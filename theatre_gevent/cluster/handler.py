@@ -49,7 +49,7 @@ class Handler(Protocol):
     """What a transport calls. Only `received` of an `Inlet` may block; the others come from any greenlet."""
 
     def received(self, source: Inlet | Link, messages: list[Message], unmade: list[tuple[Message, str]]) -> None:
-        """Take a batch, in the reader's greenlet.
+        """Take a batch, in the reader's greenlet; in the hub if `can_take` has just said that nothing has to wait.
 
         Args:
             source: For an `Inlet`, a call that blocks stops the reading from that peer and from no other: keep it

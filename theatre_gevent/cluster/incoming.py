@@ -78,7 +78,7 @@ class Incoming:
         self.arrived = 0
 
     def received(self, inlet: Inlet, messages: Sequence[Any], unmade: Sequence[Any]) -> None:
-        """Deliver a batch; in the greenlet that reads the inlet."""
+        """Deliver a batch; where it has to wait, in the greenlet that reads the inlet."""
         dispatcher = self._dispatcher
         actors = dispatcher.actors
         patience = _PATIENCE

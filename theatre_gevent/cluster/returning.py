@@ -49,7 +49,7 @@ class Returning:
         self._dispatcher = router.dispatcher
 
     def received(self, source: Link, messages: Sequence[Any], unmade: Sequence[Any]) -> None:
-        """Take a batch of answers, in the greenlet that reads them."""
+        """Take a batch of answers, in the hub most likely: it never waits."""
         router, dispatcher = self._router, self._dispatcher
         epoch, pending, resumes = router.transport.identity.epoch, router.pending, dispatcher.resumes
         for message in messages:

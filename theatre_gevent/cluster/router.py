@@ -353,7 +353,7 @@ class ClusterRouter(Router):
     # -- in ----------------------------------------------------------------------------------------------------
 
     def received(self, source: Inlet | Link, messages: Sequence[Any], unmade: Sequence[Any]) -> None:
-        """Take a batch from a connection, in the greenlet that reads it."""
+        """Take a batch from a connection; see `Handler.received`."""
         if isinstance(source, Inlet):
             self._incoming.received(source, messages, unmade)
         else:

@@ -254,7 +254,8 @@ class RemoteRequest(Request):
 
 def answer(request: Request, body: object) -> None:
     """Answer a request; see `Request.reply`, whose body this is, where types can be told for C."""
-    activation = request._activation
+    if request is None or (activation := request._activation) is None:  # in C nothing else stops at it
+        raise TypeError("a reply needs a request on its way to an actor")
     if activation.state == STOPPED:
         raise request._fenced("reply")
     in_hand = request.in_hand
@@ -340,6 +341,8 @@ def fill(
 
 
 if not COMPILED:
+    answer.__doc__, answer.__qualname__ = Request.reply.__doc__, Request.reply.__qualname__
+    answer.__name__ = "reply"
     Request.reply = answer  # type: ignore[method-assign, assignment]  # a call less
     # The classes take the same arguments, and as Structs are made faster than by a function.
     globals().update(make_context=Context, make_request=Request, make_remote_request=RemoteRequest)

@@ -54,7 +54,7 @@ class HostSpec:
     Attributes:
         index: Number of this host, from 0.
         options: The whole test.
-        admin: Whether the host gets an admin server, at a port from 8081 up.
+        admin: Whether the host gets an admin server, at a port from 8081 up, or at a free one.
     """
 
     index: int
