@@ -65,58 +65,14 @@ cdef extern from *:
     THEATRE_FIELD(timeout)
     THEATRE_FIELD(type)
     THEATRE_FIELD(id)
-
-    static CYTHON_INLINE int theatre_is_ascii(PyObject *text) {
-        return PyUnicode_IS_ASCII(text);
-    }
     """
-    object theatre_ref_of(object holder)
-    object theatre_body_of(object holder)
-    object theatre_sender_of(object holder)
-    object theatre_headers_of(object holder)
-    object theatre_seq_of(object holder)
-    object theatre_epoch_of(object holder)
-    object theatre_timeout_of(object holder)
-    object theatre_type_of(object holder)
-    object theatre_id_of(object holder)
-    bint theatre_is_ascii(object text) noexcept
-
-
-cdef inline object ref_of(object holder):
-    return theatre_ref_of(holder)
-
-
-cdef inline object body_of(object holder):
-    return theatre_body_of(holder)
-
-
-cdef inline object sender_of(object holder):
-    return theatre_sender_of(holder)
-
-
-cdef inline object headers_of(object holder):
-    return theatre_headers_of(holder)
-
-
-cdef inline object seq_of(object holder):
-    return theatre_seq_of(holder)
-
-
-cdef inline object epoch_of(object holder):
-    return theatre_epoch_of(holder)
-
-
-cdef inline object timeout_of(object holder):
-    return theatre_timeout_of(holder)
-
-
-cdef inline object type_of(object holder):
-    return theatre_type_of(holder)
-
-
-cdef inline object id_of(object holder):
-    return theatre_id_of(holder)
-
-
-cdef inline bint is_ascii(object text) noexcept:
-    return theatre_is_ascii(text)
+    object ref_of "theatre_ref_of" (object holder)
+    object body_of "theatre_body_of" (object holder)
+    object sender_of "theatre_sender_of" (object holder)
+    object headers_of "theatre_headers_of" (object holder)
+    object seq_of "theatre_seq_of" (object holder)
+    object epoch_of "theatre_epoch_of" (object holder)
+    object timeout_of "theatre_timeout_of" (object holder)
+    object type_of "theatre_type_of" (object holder)
+    object id_of "theatre_id_of" (object holder)
+    bint is_ascii "PyUnicode_IS_ASCII" (object text) noexcept

@@ -97,17 +97,14 @@ class QuickWire(Wire):
         connection = self._connection
         events = connection.receive_data(data, now) if data else connection.receive_eof(now)
         for place, event in enumerate(events):
-            if type(event) is not Received:
+            if type(event) is not Received or event.unmade or not handler.can_take(owner, len(event.messages)):
                 self._hand_over(events[place:])
                 return
-            messages, unmade = event.messages, event.unmade
-            if unmade or not handler.can_take(owner, len(messages)):
-                self._hand_over(events[place:])
-                return
+            messages = event.messages
             counters.batches_in += 1
             counters.messages_in += len(messages)
             try:
-                handler.received(owner, messages, unmade)
+                handler.received(owner, messages, event.unmade)
             except Exception:  # noqa: BLE001 - the router's mistake, of which the peer knows nothing
                 log.exception("%s: a batch of messages could not be handled", owner)
         self._tell()

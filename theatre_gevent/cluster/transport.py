@@ -5,8 +5,8 @@ sends and asks, each of which carries the answers back. Both ends may thus conne
 and a reader may stop reading what others send without holding up the answers to its own host.
 
 A connection has one greenlet that reads and one that writes; a link's reader also connects. Without encryption the hub
-does what needs no waiting in their place (`quick_wire`). A single ticker looks
-after all times, so nothing sets a timer for a message.
+does what needs no waiting in their place (`quick_wire`). A single ticker looks after all times, so nothing sets a timer
+for a message.
 """
 
 from __future__ import annotations
