@@ -64,7 +64,7 @@ class BuildAll(build_ext):
         translated = cythonize(
             self.extensions,
             build_dir=self.build_temp,
-            force=self.force,
+            force=self.force or accel.headers_changed(Path(self.build_temp)),
             quiet=True,
             compiler_directives={
                 "language_level": 3,

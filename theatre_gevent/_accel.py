@@ -56,6 +56,9 @@ MODULES = (
 )
 """The modules with a compiled twin, relative to the package."""
 
+HEADERS = ("direct", "core.arenas", "core.native")
+"""What else the modules are compiled with: types files without a module, relative to the package."""
+
 HERE = Path(__file__).parent
 SETTING = "THEATRE_PURE"
 
@@ -77,6 +80,15 @@ def digest() -> str:
         made_of.update(b"%d %s\n" % (len(content), path.relative_to(HERE).as_posix().encode()))
         made_of.update(content)
     return made_of.hexdigest()
+
+
+def headers_changed(translated: Path) -> bool:
+    """Return whether one of `HEADERS` is newer than a C file under `translated`.
+
+    Cython does not see that a module depends on them, as `from package cimport name` may name anything.
+    """
+    made = [file.stat().st_mtime for file in translated.rglob("*.c")]
+    return bool(made) and max(source(header, ".pxd").stat().st_mtime for header in HEADERS) >= min(made)
 
 
 def _built_from() -> str | None:

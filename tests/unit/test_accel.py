@@ -99,5 +99,17 @@ def test_ci_runs_what_was_compiled() -> None:
 
 def test_every_compiled_module_has_types_and_every_types_file_a_module() -> None:
     beside = {path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.pxd")}
-    for_others = {"core.arenas", "core.native", "direct"}  # to compile with
-    assert beside - for_others == set(_accel.MODULES)
+    assert beside - set(_accel.HEADERS) == set(_accel.MODULES)
+
+
+def test_a_build_translates_all_again_when_what_they_are_compiled_with_has_changed(tmp_path: Path) -> None:
+    assert not _accel.headers_changed(tmp_path)  # nothing was built
+    (tmp_path / "core").mkdir()
+    newest = max(_accel.source(header, ".pxd").stat().st_mtime for header in _accel.HEADERS)
+    for name, age in (("memory.c", 5), ("core/fifo.c", 9)):
+        file = tmp_path / name
+        file.touch()
+        os.utime(file, (newest + age, newest + age))
+    assert not _accel.headers_changed(tmp_path)
+    os.utime(file, (newest - 1, newest - 1))  # one is older than a header
+    assert _accel.headers_changed(tmp_path)
