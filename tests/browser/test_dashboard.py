@@ -243,7 +243,8 @@ def test_why_a_schedule_is_put_aside_is_shown_as_text(page: Page) -> None:
             const answer = await real(target, ...rest);
             if (!String(target).startsWith("cluster/all-schedules")) return answer;
             const data = await answer.json();
-            data.schedules = [{ ...data.schedules[0], attempt: 3, error }, { ...data.schedules[0], error: null }];
+            const one = data.schedules[0];
+            data.schedules = [{ ...one, attempt: 3, error, host_id: null }, { ...one, error: null }];
             return new Response(JSON.stringify(data), { headers: { "Content-Type": "application/json" } });
         };
         """,
@@ -252,6 +253,7 @@ def test_why_a_schedule_is_put_aside_is_shown_as_text(page: Page) -> None:
     page.go("schedules")
     wait(lambda: page.texts("#schedules-table td[data-label=Error]") == [HOSTILE, ""])
     assert page.texts("#schedules-table td[data-label=Attempt]") == ["3", ""]
+    assert page.texts("#schedules-table td[data-label=Host]") == ["any", "c"]
     assert page.js("return window.hacked") is None
     assert page.js("return document.querySelectorAll('main img, main script').length") == 0
 

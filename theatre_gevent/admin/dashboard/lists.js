@@ -44,7 +44,8 @@ export function schedulesPage(root) {
         h("td", { "data-label": "Message", class: "id" }, one.body),
         h("td", { "data-label": "Attempt" }, one.attempt || ""),
         h("td", { "data-label": "Error", class: "id bad", title: one.error }, one.error ?? ""),
-        h("td", { "data-label": "Host" }, one.host_id ?? ""),
+        one.host_id ? h("td", { "data-label": "Host" }, one.host_id)
+          : h("td", { "data-label": "Host", title: "Kept in the database: whichever host is there sends it." }, "any"),
         h("td", { "data-label": "Id", class: "id" }, one.id))))))
       : h("p", { class: "empty card" }, "No schedule is pending."),
   ]);
