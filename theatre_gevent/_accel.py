@@ -33,6 +33,7 @@ MODULES = (
     "core.remote",
     "core.requests",
     "logic.deadlines",
+    "logic.ring",
     "core.scheduled",
     "core.waits",
     "core.worker",

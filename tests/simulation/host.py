@@ -405,14 +405,14 @@ class Process:
             self.world.carry(self.name, way, "arrive", message, self.name)
         else:
             chosen = self.ring.owner(ref) or self.name
-            decision = routing.decide(self.name, owner=message.owner, chosen=chosen, live=self.members.hosts)
-            if isinstance(decision, routing.Forward):
-                self._learn(ref, decision.host_id)
-                self.world.carry(self.name, decision.host_id, "arrive", message, self.name)
-            elif isinstance(decision, routing.NoRoute):
+            host_id = routing.decide(message.owner, chosen, self.members.hosts)
+            if host_id is None:
                 self._settle(message, "no route")
-            else:
+            elif host_id == self.name:
                 self._hold(message)
+            else:
+                self._learn(ref, host_id)
+                self.world.carry(self.name, host_id, "arrive", message, self.name)
 
     def _way(self, ref: Ref) -> str | None:
         if self.now() >= self._ways_until:

@@ -35,6 +35,12 @@ cdef class ClusterRouter(Router):
 
     cpdef way(self, object ref)
 
+    cdef _find(self, object ref)
+
+    cpdef place(self, object ref, object owner=*)
+
+    cpdef learn(self, object ref, object link)
+
     @cython.locals(link=Link)
     cpdef send(self, object way, object ref, object body, object sender, object firing=*)
 

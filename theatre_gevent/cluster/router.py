@@ -15,7 +15,7 @@ from ..core.requests import waiting_refs
 from ..errors import InboxFull, NoOwner
 from ..logic import envelopes
 from ..logic.bodies import pack_body
-from ..logic.routing import Forward, NoRoute, decide
+from ..logic.routing import decide, why_nobody
 from ..logs import fields
 from ..messages import InitReason
 from .barriers import Barriers
@@ -177,12 +177,15 @@ class ClusterRouter(Router):
         place = self.place(ref)
         old = self._old_ways.pop(ref, None) if self._old_ways else None
         if old is not None and place is not None and place is not old and old.is_up:
-            # What was sent the old way may come back. Until it has, or is accepted, nothing goes past it.
-            self.unlearn(ref)
-            waiting = self.detours.open(ref)
-            self.barriers.ask(ref, old, lambda: self.settling.again(waiting))
-            return waiting
+            return self._turn_off(ref, old)
         return self.claim(ref) if place is MUST_CLAIM else place
+
+    def _turn_off(self, ref: Ref, old: Link) -> Detour:
+        """Hold what is for an actor: what was sent the old way may come back, and nothing must go past it."""
+        self.unlearn(ref)
+        waiting = self.detours.open(ref)
+        self.barriers.ask(ref, old, lambda: self.settling.again(waiting))
+        return waiting
 
     def place(self, ref: Ref, owner: str | None = None) -> Link | None:
         """Decide where an actor is that is not active here.
@@ -199,13 +202,14 @@ class ClusterRouter(Router):
             UnregisteredActorType: It would live here, and nobody registered its type.
         """
         chosen = self.cluster.ring.owner(ref) or self.host_id  # the last one that leaves has nobody else
-        decision = decide(self.host_id, owner=owner, chosen=chosen, live=self.cluster.hosts)
-        if isinstance(decision, NoRoute):
-            raise NoOwner(f"{ref} has no owner: {decision.reason}")
-        if isinstance(decision, Forward):
-            link = self.transport.link(decision.host_id)
+        live = self.cluster.hosts
+        host_id = decide(owner, chosen, live)
+        if host_id is None:
+            raise NoOwner(f"{ref} has no owner: {why_nobody(owner, chosen, live)}")
+        if host_id != self.host_id:
+            link = self.transport.link(host_id)
             if link is None:
-                raise NoOwner(f"{ref} belongs to host {decision.host_id!r}, which this host has no address of")
+                raise NoOwner(f"{ref} belongs to host {host_id!r}, which this host has no address of")
             self.learn(ref, link)
             return link
         if self.claiming is None:

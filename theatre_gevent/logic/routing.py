@@ -17,7 +17,7 @@ from msgspec import Struct
 from .envelopes import HOST_DRAINING, HOST_FROZEN, NOT_HERE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Container
 
 MAX_ATTEMPTS = 5
 """How often a message is sent before it is given up, the first time included."""
@@ -28,45 +28,27 @@ RETRIED = frozenset({NOT_HERE, HOST_FROZEN, HOST_DRAINING})
 """Codes of hosts that did not take the message."""
 
 
-class Local(Struct, frozen=True):
-    """Deliver it here."""
-
-
-class Forward(Struct, frozen=True):
-    """Send it to this host."""
-
-    host_id: str
-
-
-class NoRoute(Struct, frozen=True):
-    """Nobody can take it: NoOwner, with this text."""
-
-    reason: str
-
-
-Decision = Local | Forward | NoRoute
-
-LOCAL = Local()
-
-
-def decide(me: str, *, owner: str | None, chosen: str | None, live: Collection[str]) -> Decision:
-    """Decide where a message goes whose actor is not active here, and whose place is not remembered.
+def decide(owner: str | None, chosen: str | None, live: Container[str]) -> str | None:
+    """Decide which host takes a message whose actor is not active here, and whose place is not remembered.
 
     Args:
-        me: This host's id.
         owner: The host that is said to own the actor, None if nobody has said so.
         chosen: The host that the ring names.
         live: Members that are believed to live, those that are leaving too.
 
     Returns:
-        What to do. The first of owner and ring that names a live host decides.
+        The first of owner and ring that names a live host, perhaps this one; None if nobody can take it.
     """
-    for host_id in (owner, chosen):
-        if host_id is not None and host_id in live:
-            return LOCAL if host_id == me else Forward(host_id)
+    if owner is not None and owner in live:
+        return owner
+    return chosen if chosen is not None and chosen in live else None
+
+
+def why_nobody(owner: str | None, chosen: str | None, live: Collection[str]) -> str:
+    """Return why `decide` found no host."""
     if not live:
-        return NoRoute("the cluster has no live members that this host knows")
-    return NoRoute(f"its owner {chosen or owner!r} is not among the live members {sorted(live)}")
+        return "the cluster has no live members that this host knows"
+    return f"its owner {chosen or owner!r} is not among the live members {sorted(live)}"
 
 
 class Retry(Struct, frozen=True):
