@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
+from hashlib import blake2b
 
 import pytest
 from hypothesis import given, settings
@@ -36,6 +37,24 @@ def test_the_owners_of_version_1_stay_as_they_are() -> None:
     """Hosts of different releases in one cluster have to agree."""
     ring = HashRing(["a", "b", "c"])
     assert [ring.owner(Ref("greeter", str(number))) for number in range(12)] == list("bacaaabcabca")
+
+
+@settings(max_examples=50)
+@given(members, st.integers(1, 3), st.lists(refs, min_size=1, max_size=20))
+def test_the_owner_is_who_has_the_next_point(hosts: set[str], virtual_nodes: int, some: list[Ref]) -> None:
+    """Looked for among all points: few of them leave many first bytes without any."""
+    ring = HashRing(hosts, virtual_nodes)
+    points = sorted(
+        (digest[start : start + 8], host)
+        for host in hosts
+        for number in range(virtual_nodes)
+        for digest in [blake2b(b"%d#%s" % (number, host.encode()), person=b"theatre ring").digest()]
+        for start in range(0, 64, 8)
+    )
+    for ref in some:
+        key = f"{len(ref.type)}/{ref.type}/{ref.id}".encode("utf-8", "surrogatepass")
+        place = blake2b(key, digest_size=8).digest()
+        assert ring.owner(ref) == next((host for point, host in points if point > place), points[0][1])
 
 
 @settings(max_examples=30)

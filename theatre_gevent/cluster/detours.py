@@ -85,6 +85,7 @@ class Detours:
         size: Messages that one detour takes; more wait for room or are refused.
         limit: Messages that all of them take.
         held: Messages that they have now.
+        by_ref: The open ones; the same dict for good.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -92,23 +93,23 @@ class Detours:
         self.size = dispatcher.options.actor_inbox_size
         self.limit = dispatcher.options.host_inbox_size
         self.held = 0
-        self._open: dict[Ref, Detour] = {}
+        self.by_ref: dict[Ref, Detour] = {}
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self.by_ref)
 
     def __iter__(self) -> Iterator[Detour]:
-        return iter(list(self._open.values()))
+        return iter(list(self.by_ref.values()))
 
     def get(self, ref: Ref) -> Detour | None:
         """Return the detour of `ref`, None if its messages need none."""
-        return self._open.get(ref)
+        return self.by_ref.get(ref)
 
     def open(self, ref: Ref) -> Detour:
         """Return the detour of `ref`, a new one if there is none."""
-        detour = self._open.get(ref)
+        detour = self.by_ref.get(ref)
         if detour is None:
-            detour = self._open[ref] = Detour(self, ref, self._dispatcher.monotonic())
+            detour = self.by_ref[ref] = Detour(self, ref, self._dispatcher.monotonic())
         return detour
 
     def hold(self, detour: Detour, entry: HeldSend | Request | Arrived) -> None:
@@ -132,8 +133,8 @@ class Detours:
 
     def close(self, detour: Detour) -> list[HeldSend | Request | Arrived]:
         """End a detour: return what it held, and let everybody in its line look for the actor again."""
-        if self._open.get(detour.ref) is detour:
-            del self._open[detour.ref]
+        if self.by_ref.get(detour.ref) is detour:
+            del self.by_ref[detour.ref]
         entries, detour.entries = detour.entries, []
         line, detour.line = detour.line, []
         self.held -= len(entries)

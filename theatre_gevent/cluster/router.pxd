@@ -22,6 +22,7 @@ cdef class ClusterRouter(Router):
     cdef public double _old_until
     cdef public double _ttl
     cdef public object detours
+    cdef dict _detoured
     cdef public object settling
     cdef public object claiming
     cdef public object _incoming

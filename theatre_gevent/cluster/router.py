@@ -89,6 +89,7 @@ class ClusterRouter(Router):
         self._old_until = 0.0
         self._ttl = placement_ttl
         self.detours = Detours(dispatcher)
+        self._detoured = self.detours.by_ref
         self.settling = Settling(self)
         self.claiming = None if store is None else Claiming(self, store)
         self._incoming = Incoming(dispatcher, self)
@@ -169,8 +170,7 @@ class ClusterRouter(Router):
         return link
 
     def _find(self, ref: Ref) -> Link | Detour | None:
-        detour = self.detours.get(ref)
-        if detour is not None:
+        if self._detoured and (detour := self._detoured.get(ref)) is not None:
             return detour
         if self.dispatcher.now >= self._ways_until:
             self._forget_ways()

@@ -9,7 +9,7 @@ points as fit into one digest, 8, so that 150 make 1 200 and 3 % (10 000 refs on
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ class HashRing:
         ValueError: `virtual_nodes` is below 1, or a member is not a non-empty string.
     """
 
-    __slots__ = ("_owners", "_points", "members", "virtual_nodes")
+    __slots__ = ("_first", "_owners", "_points", "members", "virtual_nodes")
 
     def __init__(self, members: Iterable[str] = (), virtual_nodes: int = 150) -> None:
         if isinstance(members, str):
@@ -50,6 +50,9 @@ class HashRing:
         self.virtual_nodes = virtual_nodes
         points = sorted((point, member) for member in self.members for point in _points(member, virtual_nodes))
         self._points = [point for point, _ in points]
+        # Where the points with each first byte begin: what is left to search is a few of them, which lie together.
+        firsts = bytes(point[0] for point in self._points)
+        self._first = [bisect_left(firsts, byte) for byte in range(257)]
         # One more at the end than there are points: whatever lies after the last point belongs to the first.
         self._owners = [member for _, member in [*points, *points[:1]]]
 
@@ -77,19 +80,17 @@ class HashRing:
 
     def owner(self, ref: Ref) -> str | None:
         """Return the member that owns `ref`, None if there are no members."""
-        owners = self._owners
-        return owners[bisect_right(self._points, _place(ref.type, ref.id))] if owners else None
+        return self._owners[self._after(_place(ref.type, ref.id))] if self._owners else None
 
     def owner_of(self, actor_type: str, actor_id: str) -> str | None:
         """Return the member that owns the actor, None if there are no members."""
-        owners = self._owners
-        return owners[bisect_right(self._points, _place(actor_type, actor_id))] if owners else None
+        return self._owners[self._after(_place(actor_type, actor_id))] if self._owners else None
 
     def owners(self, ref: Ref, count: int) -> list[str]:
         """Return up to `count` different members, the owner first, then who would own `ref` if those before left."""
         found: list[str] = []
         wanted = min(count, len(self.members))
-        start = bisect_right(self._points, _place(ref.type, ref.id))
+        start = self._after(_place(ref.type, ref.id))
         total = len(self._points)
         for step in range(total):
             if len(found) >= wanted:
@@ -98,6 +99,11 @@ class HashRing:
             if owner not in found:
                 found.append(owner)
         return found
+
+    def _after(self, place: bytes) -> int:
+        """Return the number of the point that comes next."""
+        first, byte = self._first, place[0]
+        return bisect_right(self._points, place, first[byte], first[byte + 1])
 
 
 _FRESH = blake2b(digest_size=8)
