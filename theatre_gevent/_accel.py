@@ -57,7 +57,7 @@ MODULES = (
 )
 """The modules with a compiled twin, relative to the package."""
 
-HEADERS = ("direct", "core.arenas", "core.native")
+HEADERS = ("direct", "core.arenas", "core.native", "cluster.syscalls")
 """What else the modules are compiled with: types files without a module, relative to the package."""
 
 HERE = Path(__file__).parent

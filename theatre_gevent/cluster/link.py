@@ -68,7 +68,7 @@ class Link(Outbox):
 
     def unsent(self) -> list[Message]:
         """Return the messages that certainly have not arrived: queued, or not wholly written."""
-        return [message for frame in self._frames for message in frame.messages] + self._queue
+        return [message for _, messages, _ in self._frames for message in messages] + self._queue
 
     # -- connecting ----------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 cimport cython
 
+from ..core cimport native
 from .handler cimport Counters
 
 cdef Py_ssize_t MAX_BURST, _FRAME_BYTES, _FIRST_BURST
@@ -10,7 +11,7 @@ cdef class Outbox:
     cdef public list _queue
     cdef public Py_ssize_t _limit
     cdef public bint _armed
-    cdef public object _frames
+    cdef public list _frames
     cdef public Py_ssize_t _encoded
     cdef public Py_ssize_t _bytes
     cdef public Py_ssize_t _begun
@@ -18,6 +19,7 @@ cdef class Outbox:
     cdef public Py_ssize_t _room
     cdef public Py_ssize_t _room_bytes
     cdef public object _clock
+    cdef public object _monotonic
     cdef public Counters _counters
     cdef public object _line
     cdef public Py_ssize_t _granted
@@ -37,10 +39,10 @@ cdef class Outbox:
     @cython.locals(frames=list, refused=list, count=Py_ssize_t, size=Py_ssize_t)
     cpdef _encode(self, list messages)
 
-    @cython.locals(data=bytes, parts=list, size=Py_ssize_t)
+    @cython.locals(frames=list, data=bytes, parts=list, size=Py_ssize_t)
     cpdef bytes _head(self, Py_ssize_t at_most)
 
-    @cython.locals(begun=Py_ssize_t, counters=Counters, data=bytes, messages=list)
+    @cython.locals(begun=Py_ssize_t, frames=list, counters=Counters, data=bytes, messages=list)
     cpdef _wrote(self, Py_ssize_t size)
 
     cpdef _rest(self)

@@ -8,10 +8,11 @@ given to the socket; until then its messages have certainly not arrived, since t
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gevent.event import AsyncResult
 
+from ..core import native
 from ..errors import InboxFull, MessageNotSerializable
 from ..logic.codec import encode_messages
 
@@ -21,19 +22,14 @@ if TYPE_CHECKING:
     from ..logic.envelopes import Message
     from .handler import Counters
 
+    Frame = tuple[bytes, list[Message], float]
+    """A batch that has been encoded, and when that was. Just a tuple: it is made and taken apart for each batch."""
+
 MAX_BURST = 256
 """Messages in a frame at most: from 128 on larger ones cost the same per message, and what has not been encoded has
 not been weighed."""
 _FRAME_BYTES = 256 * 1024
 _FIRST_BURST = 16
-
-
-class Frame(NamedTuple):
-    """A batch that has been encoded."""
-
-    data: bytes
-    messages: list[Message]
-    since: float
 
 
 class _Place:
@@ -63,13 +59,14 @@ class Outbox:
         self._queue: list[Message] = []
         self._limit = 1  # length of _queue from which on send has more to do than to append
         self._armed = False  # the writer is awake or has been woken
-        self._frames: deque[Frame] = deque()
+        self._frames: list[Frame] = []  # a few
         self._encoded = 0  # messages in _frames
         self._bytes = 0  # bytes in _frames
         self._begun = 0  # bytes of the first frame that have been written
         self._burst = min(_FIRST_BURST, room)
         self._room, self._room_bytes = room, room_bytes
         self._clock, self._counters = clock, counters
+        self._monotonic = clock.monotonic
         self._line: deque[_Place] = deque()
         self._granted = 0  # places that were given and have not been used yet
         self._over: TheatreError | None = None
@@ -128,7 +125,7 @@ class Outbox:
             self._encode(messages[middle:])
         else:
             count, size = len(messages), len(frames[0])
-            self._frames.append(Frame(frames[0], messages, self._clock.monotonic()))
+            self._frames.append((frames[0], messages, native.read(self._monotonic)))
             self._encoded += count
             self._bytes += size
             self._burst = max(1, min(MAX_BURST, self._burst * 2, count * _FRAME_BYTES // size, self._room))
@@ -140,23 +137,26 @@ class Outbox:
         frames = self._frames
         if not frames:
             return b""
-        data = frames[0].data
+        data, _, _ = frames[0]
         if len(frames) == 1 or len(data) >= at_most:
             return data
         parts: list[bytes] = []
         size = 0
-        for frame in frames:
-            size += len(frame.data)
+        for data, _, _ in frames:
+            size += len(data)
             if size > at_most and parts:
                 break
-            parts.append(frame.data)
+            parts.append(data)
         return b"".join(parts)
 
     def _wrote(self, size: int) -> None:
         """Forget what has been written, `size` bytes more than before."""
         begun, frames, counters = self._begun + size, self._frames, self._counters
-        while frames and begun >= len(frames[0].data):
-            data, messages, _ = frames.popleft()
+        while frames:
+            data, messages, _ = frames[0]
+            if begun < len(data):
+                break
+            del frames[0]
             begun -= len(data)
             self._bytes -= len(data)
             self._encoded -= len(messages)
@@ -185,8 +185,8 @@ class Outbox:
         """Take out the messages of the frames that were made before `than`."""
         taken: list[Message] = []
         frames = self._frames
-        while frames and frames[0].since <= than:
-            data, messages, _ = frames.popleft()
+        while frames and frames[0][2] <= than:
+            data, messages, _ = frames.pop(0)
             self._bytes -= len(data)
             self._encoded -= len(messages)
             taken += messages
@@ -196,7 +196,7 @@ class Outbox:
         return taken
 
     def _take_all(self) -> list[Message]:
-        taken = [message for frame in self._frames for message in frame.messages] + self._queue
+        taken = [message for _, messages, _ in self._frames for message in messages] + self._queue
         self._frames.clear()
         self._queue = []
         self._encoded = self._bytes = self._begun = 0

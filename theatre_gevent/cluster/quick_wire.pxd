@@ -1,5 +1,8 @@
 cimport cython
 
+from . cimport syscalls
+
+from ..core cimport native
 from ..logic.connection cimport Connection
 from .handler cimport Counters
 from .outbox cimport Outbox
@@ -8,10 +11,23 @@ from .wire cimport Wire
 cdef Py_ssize_t _READ_MAX, _WRITES, JOIN, READ_MIN
 
 
+cdef class Flushes:
+    cdef object _run_callback
+    cdef object _callback
+    cdef list _due
+
+    cpdef add(self, QuickWire wire)
+
+    @cython.locals(due=list, wire=QuickWire)
+    cpdef _flush(self)
+
+
 cdef class QuickWire(Wire):
     cdef public object _raw
     cdef public object _hub
-    cdef public object _run_callback
+    cdef int _number
+    cdef object _monotonic
+    cdef Flushes _flushes
     cdef public object _io
     cdef public Outbox _outbox
     cdef public bint _busy

@@ -8,11 +8,14 @@ of the loop. Only what can't go on at once goes to the greenlets: a socket that 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from gevent.event import Event as Flag
-from gevent.hub import get_hub
+from gevent.hub import Hub, get_hub
 
+from ..core import native
 from ..logic.connection import Received
+from . import syscalls
 from .handler import PeerDown
 from .logs import log
 from .sockets import describe
@@ -32,14 +35,47 @@ _READ_MAX = 64 * 1024  # a thousand messages or so, after which others have thei
 _WRITES = 4  # in one iteration of the loop
 
 
+class Flushes:
+    """The wires of one hub that have something to write in this iteration of the loop: one callback does for all."""
+
+    __slots__ = ("_callback", "_due", "_run_callback")
+
+    def __init__(self, hub: Hub) -> None:
+        self._run_callback = hub.loop.run_callback
+        self._callback = self._flush
+        self._due: list[QuickWire] = []
+
+    def add(self, wire: QuickWire) -> None:
+        """Have a wire write what it has by then."""
+        if not self._due:
+            self._run_callback(self._callback)
+        self._due.append(wire)
+
+    def _flush(self) -> None:
+        due, self._due = self._due, []
+        for wire in due:
+            try:
+                wire._flush()
+            except Exception:  # noqa: BLE001, PERF203 - the others write all the same
+                log.exception("%s: what was queued could not be written", wire.where)
+
+
+_flushes: WeakKeyDictionary[Hub, Flushes] = WeakKeyDictionary()
+
+
 class QuickWire(Wire):
     """A plain socket and its connection. The arguments are those of `Wire`."""
 
     def __init__(self, sock: Socket, connection: Connection, clock: Clock, counters: Counters, limits: Limits) -> None:
         super().__init__(sock, connection, clock, counters, limits)
         self._raw: Any = sock._sock  # type: ignore[attr-defined]  # of gevent, whose own methods wait
+        self._number = sock.fileno()
         self._hub = get_hub()
-        self._run_callback = self._hub.loop.run_callback
+        self._monotonic = clock.monotonic
+        flushes = _flushes.get(self._hub)
+        if flushes is None:
+            flushes = _flushes[self._hub] = Flushes(self._hub)
+        self._flushes = flushes
         self._io: Any = None
         self._outbox: Outbox | None = None
         self._busy = True  # the greenlet writes, or will
@@ -53,6 +89,7 @@ class QuickWire(Wire):
         """End it: whoever reads or writes gets an error. The first reason stands."""
         if self._io is not None:
             self._io.stop()  # before the socket's number can be that of another one
+        self._number = -1
         Wire.close(self, error)
         self._for_greenlet.set()
 
@@ -81,13 +118,13 @@ class QuickWire(Wire):
     def _readable(self, owner: Inlet | Link, handler: Handler) -> None:
         """In the hub: read once, and have it handled if nothing has to wait."""
         try:
-            data = self._raw.recv(self._read_size)
+            data = syscalls.receive(self._raw, self._number, self._read_size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._hand_over([], error)
             return
-        now = self._clock.monotonic()
+        now = native.read(self._monotonic)
         if len(data) == self._read_size:
             self._read_size = min(_READ_MAX, 2 * self._read_size)
         elif len(data) < READ_MIN // 2:
@@ -125,7 +162,7 @@ class QuickWire(Wire):
             self._wake.set()
         elif not self._armed:
             self._armed = True
-            self._run_callback(self._flush)
+            self._flushes.add(self)
 
     def _rest(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -155,7 +192,7 @@ class QuickWire(Wire):
                 outbox._rest()
                 return
             try:
-                sent = self._raw.send(data)
+                sent = syscalls.send(self._raw, self._number, data)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
