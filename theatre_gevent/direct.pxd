@@ -65,6 +65,8 @@ cdef extern from *:
     THEATRE_FIELD(timeout)
     THEATRE_FIELD(type)
     THEATRE_FIELD(id)
+    THEATRE_FIELD(messages)
+    THEATRE_FIELD(unmade)
     """
     object ref_of "theatre_ref_of" (object holder)
     object body_of "theatre_body_of" (object holder)
@@ -75,4 +77,6 @@ cdef extern from *:
     object timeout_of "theatre_timeout_of" (object holder)
     object type_of "theatre_type_of" (object holder)
     object id_of "theatre_id_of" (object holder)
+    object messages_of "theatre_messages_of" (object holder)
+    object unmade_of "theatre_unmade_of" (object holder)
     bint is_ascii "PyUnicode_IS_ASCII" (object text) noexcept

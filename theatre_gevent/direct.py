@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     Getter = Callable[[Any], Any]
 
-# Each returns the field of that name; of an envelope, and the last two of a ref.
+# Each returns the field of that name: of an envelope, of a ref, of a batch that has arrived.
 ref_of: Getter = attrgetter("ref")
 body_of: Getter = attrgetter("body")
 sender_of: Getter = attrgetter("sender")
@@ -20,6 +20,8 @@ epoch_of: Getter = attrgetter("epoch")
 timeout_of: Getter = attrgetter("timeout")
 type_of: Getter = attrgetter("type")
 id_of: Getter = attrgetter("id")
+messages_of: Getter = attrgetter("messages")
+unmade_of: Getter = attrgetter("unmade")
 
 is_ascii: Callable[[str], bool] = str.isascii
 """Tells whether a text consists of ASCII only; of a str and nothing else."""

@@ -113,3 +113,11 @@ def test_a_build_translates_all_again_when_what_they_are_compiled_with_has_chang
     assert not _accel.headers_changed(tmp_path)
     os.utime(file, (newest - 1, newest - 1))  # one is older than a header
     assert _accel.headers_changed(tmp_path)
+
+
+@pytest.mark.parametrize("module", ["cluster.incoming", "cluster.returning", "cluster.router", "core.dispatcher"])
+def test_modules_that_need_each_other_can_be_imported_in_any_order(module: str) -> None:
+    """A types file that names another module's class imports that module, earlier than its source does."""
+    code = f"import theatre_gevent.{module}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert result.returncode == 0, result.stderr

@@ -13,9 +13,8 @@ from ..core.remote import RemoteAsker
 from ..core.scheduled import context
 from ..errors import HostNotRunning, NoOwner, TheatreError, UnregisteredActorType
 from ..logic import envelopes
-from ..logic.bodies import pack_body
+from ..logic.bodies import pack_body, unpack_body
 from ..logs import fields
-from .returning import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,7 +188,7 @@ class Incoming:
         """A message that was refused and can't go back is this host's dead letter."""
         self.arrived += 1
         self._dispatcher.accepted += 1
-        body = unpack(message.body)
+        body = unpack_body(message.body)
         self._dispatcher.lifecycle.dead_letter(message.ref, body, message.sender, message.text, error)
 
     def _unmade(self, inlet: Inlet, message: Any, reason: str) -> None:

@@ -48,3 +48,5 @@ cdef class Outbox:
     cpdef _rest(self)
 
     cpdef bint _is_empty(self) except -1
+
+    cpdef _wake(self)

@@ -1,5 +1,6 @@
 cimport cython
 
+from .. cimport direct
 from . cimport syscalls
 
 from ..core cimport native
@@ -37,7 +38,7 @@ cdef class QuickWire(Wire):
     cdef public object _trouble
     cdef public object _for_greenlet
 
-    @cython.locals(data=bytes, now=double, counters=Counters, connection=Connection, events=list, place=Py_ssize_t, messages=list)
+    @cython.locals(data=bytes, now=double, counters=Counters, connection=Connection, events=list, place=Py_ssize_t, messages=list, unmade=list, count=Py_ssize_t)
     cpdef _readable(self, object owner, object handler)
 
     cpdef rouse(self)

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from gevent.event import Event as Flag
 from gevent.hub import Hub, get_hub
 
+from .. import direct
 from ..core import native
 from ..logic.connection import Received
 from . import syscalls
@@ -134,14 +135,18 @@ class QuickWire(Wire):
         connection = self._connection
         events = connection.receive_data(data, now) if data else connection.receive_eof(now)
         for place, event in enumerate(events):
-            if type(event) is not Received or event.unmade or not handler.can_take(owner, len(event.messages)):
+            if type(event) is not Received:
                 self._hand_over(events[place:])
                 return
-            messages = event.messages
+            messages, unmade = direct.messages_of(event), direct.unmade_of(event)
+            count = len(messages)
+            if unmade or not handler.can_take(owner, count):
+                self._hand_over(events[place:])
+                return
             counters.batches_in += 1
-            counters.messages_in += len(messages)
+            counters.messages_in += count
             try:
-                handler.received(owner, messages, event.unmade)
+                handler.received(owner, messages, unmade)
             except Exception:  # noqa: BLE001 - the router's mistake, of which the peer knows nothing
                 log.exception("%s: a batch of messages could not be handled", owner)
         self._tell()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from .. import direct
 from ..core.context import OPEN, Failure, Request
 from ..errors import NoOwner, RemoteActorError, TheatreError
 from ..logic import envelopes
-from ..logic.bodies import load_body
+from ..logic.bodies import unpack_body
 from ..logic.routing import MAX_ATTEMPTS, RETRIED, Retry, decide_retry
 from ..logs import fields
 from .detours import HeldSend
@@ -30,11 +28,6 @@ REPLY = envelopes.Reply
 
 _NOT_TAKEN = RETRIED | {envelopes.INBOX_FULL, envelopes.UNREGISTERED, envelopes.BAD_BODY}
 """Codes of hosts that did not accept a request."""
-
-
-def unpack(packed: Any) -> Any:
-    """Return the body that `pack_body` made `packed` of."""
-    return load_body(msgspec.msgpack.encode(packed))
 
 
 def _was_refused(failure: envelopes.Failure) -> bool:
@@ -212,7 +205,7 @@ class Returning:
     def _send_lost(self, host_id: str, message: envelopes.Send, error: TheatreError) -> None:
         router, ref = self._router, message.ref
         headers = message.headers or envelopes.Headers()
-        body = unpack(message.body)
+        body = unpack_body(message.body)
         if isinstance(error, NoOwner) and self._may_move(host_id, ref, headers.attempt):
             headers.attempt += 1
             self._detour(ref, HeldSend(body, message.sender, headers), None, 0.0)

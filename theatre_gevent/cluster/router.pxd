@@ -5,6 +5,7 @@ from ..core.context cimport Request
 from ..core.dispatcher cimport Dispatcher
 from ..core.remote cimport Asked, Router
 from ..logic.bodies cimport pack_body
+from .incoming cimport Incoming
 from .inlet cimport Inlet
 from .link cimport Link
 from .outbox cimport Outbox
@@ -25,7 +26,7 @@ cdef class ClusterRouter(Router):
     cdef dict _detoured
     cdef public object settling
     cdef public object claiming
-    cdef public object _incoming
+    cdef public Incoming _incoming
     cdef public object _returning
     cdef public object barriers
     cdef public dict pending

@@ -12,6 +12,8 @@ cdef Py_ssize_t NEVER
 
 cdef class Waits:
     cdef public object _loop
+    cdef object _run_callback
+    cdef object _dispatch
     cdef public object _timer
     cdef public double _timer_due
     cdef public bint armed

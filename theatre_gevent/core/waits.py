@@ -31,7 +31,9 @@ class Waits:
     """
 
     __slots__ = (
+        "_dispatch",
         "_loop",
+        "_run_callback",
         "_timer",
         "_timer_due",
         "armed",
@@ -70,12 +72,14 @@ class Waits:
         self.hub = get_hub()
         self.thread = native.get_ident()
         self._loop = self.hub.loop
+        self._run_callback = self._loop.run_callback
+        self._dispatch = self.dispatch  # made once, not for each call
         self.threads.attach(self.hub)
 
     def arm(self) -> None:
         """Have `dispatch` called in the hub, once."""
         self.armed = True
-        self._loop.run_callback(self.dispatch)
+        self._run_callback(self._dispatch)
 
     def dispatch(self) -> None:
         """In the hub: have everybody go on who can."""

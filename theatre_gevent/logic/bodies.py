@@ -103,6 +103,11 @@ def load_body(data: bytes | memoryview | Raw) -> Any:
         raise BadBody(f"{type(error).__name__}: {error}") from error
 
 
+def unpack_body(packed: Any) -> Any:
+    """Return the body that `pack_body` made `packed` of, where it never left this process."""
+    return load_body(encode(packed))
+
+
 def copy_body(body: Any) -> Any:
     """Return `body` as another host would get it.
 

@@ -54,7 +54,7 @@ KIND_NAMES = {
     REFUSE: "REFUSE",
 }
 
-_HEAD = Layout(">IB")
+_head = Layout(">IB").pack
 _encode = Encoder().encode
 _AnyMessage = Send | Request | Reply | Failure | Returned
 
@@ -66,7 +66,7 @@ class ProtocolError(TheatreError):
 def encode_frame(kind: int, value: Any) -> bytes:
     """Return one frame with a small payload: everything but MESSAGES."""
     payload = _encode(value)
-    return _HEAD.pack(len(payload) + 1, kind) + payload
+    return _head(len(payload) + 1, kind) + payload
 
 
 def encode_messages(messages: list[Message]) -> tuple[list[bytes], list[tuple[Message, str]]]:
@@ -84,7 +84,7 @@ def encode_messages(messages: list[Message]) -> tuple[list[bytes], list[tuple[Me
         payload = _encode(messages)
         size = len(payload) + 1
         if size <= MAX_FRAME:
-            return [_HEAD.pack(size, MESSAGES) + payload], []
+            return [_head(size, MESSAGES) + payload], []
         if len(messages) == 1:
             reason = f"it has {size} bytes when encoded, at most {MAX_FRAME} fit into a frame"
         del payload

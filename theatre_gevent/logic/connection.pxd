@@ -26,3 +26,5 @@ cdef class Connection:
     cpdef list receive_data(self, bytes data, double now)
 
     cpdef bytes data_to_send(self)
+
+    cpdef _on_messages(self, object payload)
