@@ -247,7 +247,7 @@ class RemoteRequest(Request):
     def reply(self, body: object) -> None:
         """Answer the request, as `Request.reply` does."""
         if self._firing is None:
-            Request.reply(self, body)
+            answer(self, body)
         else:
             Context.reply(self, body)
 

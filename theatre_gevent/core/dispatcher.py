@@ -266,7 +266,7 @@ class Dispatcher(Waits):
         try:
             native.switch(desk.worker)
             while request.result is OPEN:
-                self.hub.switch()
+                native.switch(self.hub)
         except BaseException:
             self.abandon(request)
             raise
@@ -312,7 +312,7 @@ class Dispatcher(Waits):
         self.watch(request)
         try:
             while request.result is OPEN:
-                self.hub.switch()
+                native.switch(self.hub)
         except BaseException:
             self.abandon(request)
             if self.router is not None:
