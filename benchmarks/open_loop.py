@@ -28,6 +28,7 @@ from gevent.queue import Queue
 from report import Parser, positive, seconds
 from theatre_gevent import Context, Host, Ref
 from theatre_gevent.cli.run import free_ports
+from theatre_gevent.cluster.wire import let_sockets_run
 from theatre_gevent.logic.ring import HashRing
 
 LOADS = range(10, 100, 10)
@@ -87,7 +88,6 @@ def measure(host: Host, refs: list[Ref], rate: float | None, duration: float) ->
     arrivals: Queue[tuple[float, Ref] | None] = Queue(1024 if rate is None else None)
     latencies: list[float] = []
     pick, gap = random.Random(1), random.Random(2)
-    hub = gevent.get_hub()
 
     def work() -> None:
         while (arrival := arrivals.get()) is not None:
@@ -114,7 +114,7 @@ def measure(host: Host, refs: list[Ref], rate: float | None, duration: float) ->
             break
         # Neither asleep, as a timer of less than a millisecond would come too late, nor by `sleep(0)`: the loop looks
         # at no socket for up to 5 ms then.
-        hub.wait(hub.loop.timer(0))
+        let_sockets_run()
     for _ in workers:
         arrivals.put(None)
     gevent.joinall(workers, raise_error=True)

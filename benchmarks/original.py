@@ -35,13 +35,25 @@ FIGURES = {
 }
 
 
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Return what a command did.
+
+    Raises:
+        SystemExit: It took far too long.
+    """
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{' '.join(command)} did not end within 10 minutes")
+
+
 def original(program: Path, flags: tuple[str, ...]) -> dict[str, Any]:
     """Return the figures that the original prints.
 
     Raises:
         SystemExit: It failed, or printed others.
     """
-    done = subprocess.run([program, *flags], capture_output=True, text=True, timeout=600, check=False)
+    done = run(str(program), *flags)
     found = {name: re.search(pattern, done.stdout) for name, pattern in FIGURES.items()}
     missing = [name for name, match in found.items() if match is None]
     if done.returncode or missing:
@@ -58,8 +70,7 @@ def ours(flags: tuple[str, ...]) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "result.json")
-        command = [sys.executable, str(LOADTEST), *flags, "-json", str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        done = run(sys.executable, str(LOADTEST), *flags, "-json", str(file))
         if done.returncode:
             sys.exit(f"loadtest.py {' '.join(flags)} failed: {done.stderr.strip()[-500:]}")
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -87,6 +98,7 @@ def main() -> None:
             theirs.append(original(args.program.resolve(), flags))
             mine.append(ours(flags))
         build = mine[0]["build"]
+        print(f"{row}: done", file=sys.stderr)
         first, second = ([one["ops_per_second"] for one in found] for found in (theirs, mine))
         lines.append(
             [

@@ -27,6 +27,7 @@ import psutil
 from report import Parser, machine, percent, positive, seconds, table, versions
 from theatre_gevent import Ref
 from theatre_gevent.cluster.transport import Inlet, Link, Transport
+from theatre_gevent.cluster.wire import let_sockets_run
 from theatre_gevent.logic.envelopes import Message, Reply, Request, Send
 
 REF = Ref("echo", "1")
@@ -143,7 +144,6 @@ def flood(link: Link, handler: Handler, count: int) -> float:
 def latency(link: Link, handler: Handler, rate: float, duration: float) -> list[float]:
     """Return round trips in milliseconds while `rate` messages a second are sent beside them."""
     stop = time.perf_counter() + duration
-    hub = gevent.get_hub()
 
     def background() -> None:
         started, sent = time.perf_counter(), 0
@@ -156,7 +156,7 @@ def latency(link: Link, handler: Handler, rate: float, duration: float) -> list[
                 for _ in range(burst):
                     link.send(Send(REF, SMALL))
                 sent += burst
-                hub.wait(hub.loop.timer(0))  # after `sleep(0)` the loop looks at no socket for up to 5 ms
+                let_sockets_run()  # after `sleep(0)` the loop looks at none for up to 5 ms
             gevent.sleep(0.0005)
 
     task = gevent.spawn(background) if rate else None

@@ -88,7 +88,8 @@ def headers_changed(translated: Path) -> bool:
 
     Cython does not see that a module depends on them, as `from package cimport name` may name anything.
     """
-    made = [file.stat().st_mtime for file in translated.rglob("*.c")]
+    ours = tuple(f"/{module.replace('.', '/')}.c" for module in MODULES)
+    made = [file.stat().st_mtime for file in translated.rglob("*.c") if file.as_posix().endswith(ours)]
     return bool(made) and max(source(header, ".pxd").stat().st_mtime for header in HEADERS) >= min(made)
 
 

@@ -19,7 +19,7 @@ cdef class Flushes:
 
     cpdef add(self, QuickWire wire)
 
-    @cython.locals(due=list, wire=QuickWire)
+    @cython.locals(due=list, done=Py_ssize_t, wire=QuickWire)
     cpdef _flush(self)
 
 

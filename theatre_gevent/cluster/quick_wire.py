@@ -54,11 +54,19 @@ class Flushes:
 
     def _flush(self) -> None:
         due, self._due = self._due, []
-        for wire in due:
-            try:
-                wire._flush()
-            except Exception:  # noqa: BLE001, PERF203 - the others write all the same
-                log.exception("%s: what was queued could not be written", wire.where)
+        done = 0
+        try:
+            for wire in due:
+                done += 1
+                try:
+                    wire._flush()
+                except Exception as error:  # noqa: BLE001 - the others write all the same
+                    log.exception("%s: what was queued could not be written", wire.where)
+                    wire.close(PeerDown(describe(error)))  # a new connection may do
+        finally:
+            if done < len(due):  # the handler of a signal has raised
+                self._due += due[done:]
+                self._run_callback(self._callback)
 
 
 _flushes: WeakKeyDictionary[Hub, Flushes] = WeakKeyDictionary()
@@ -93,6 +101,11 @@ class QuickWire(Wire):
         self._number = -1
         Wire.close(self, error)
         self._for_greenlet.set()
+
+    def abandon(self) -> None:
+        """As `Wire.abandon`. What is about to be written must not get into another socket of that number."""
+        self._number = -1
+        Wire.abandon(self)
 
     # -- reading -------------------------------------------------------------------------------------------------
 

@@ -201,7 +201,7 @@ class Transport:
         wires = [*self._acceptor.wires, *(link._wire for link in self._links.values() if link._wire is not None)]
         self._acceptor.abandon()
         for wire in wires:
-            wire.sock.close()
+            wire.abandon()
         self._greenlets.kill(block=False)
 
     def _close(self, error: PeerDown) -> None:

@@ -136,6 +136,10 @@ class Wire:
         self._wake.set()
         self.sock.close()
 
+    def abandon(self) -> None:
+        """In a forked child: let go of the socket, which is the parent's, without a word."""
+        self.sock.close()
+
     def goodbye(self, reason: str) -> None:
         """Tell the peer that this host takes no new work."""
         if not self._leaving:
