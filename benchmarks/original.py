@@ -7,27 +7,28 @@ have one each.
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import theatre_gevent
+from parts import LOADS
 from report import Parser, machine, positive, seconds, table
+from suite import LIMIT, Failed, Figures, Run
 
-LOADTEST = Path(__file__).resolve().parents[1] / "loadtest.py"
-ROWS = {
-    "small, one host": ("-profile", "small", "-hosts", "1"),
-    "small, two hosts, local": ("-profile", "small", "-hosts", "2", "-mode", "local"),
-    "small, three hosts": ("-profile", "small", "-hosts", "3"),
-    "medium, three hosts": ("-profile", "medium", "-hosts", "3"),
-    "large, three hosts": ("-profile", "large", "-hosts", "3"),
-    "massive, one host": ("-profile", "massive", "-hosts", "1"),
-    "massive, three hosts": ("-profile", "massive", "-hosts", "3"),
-}
+ROWS = (
+    "small",
+    "small, 2 hosts, local",
+    "small, 3 hosts",
+    "medium, 3 hosts",
+    "large, 3 hosts",
+    "massive",
+    "massive, 3 hosts",
+)
+"""Those of the suite's rows that are compared."""
 FIGURES = {
     "ops_per_second": r"Aggregate RPS: +(\d+)",
     "reply_errors": r"Reply errors: +(\d+)",
@@ -35,46 +36,23 @@ FIGURES = {
 }
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    """Return what a command did.
-
-    Raises:
-        SystemExit: It took far too long.
-    """
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    except subprocess.TimeoutExpired:
-        sys.exit(f"{' '.join(command)} did not end within 10 minutes")
-
-
-def original(program: Path, flags: tuple[str, ...]) -> dict[str, Any]:
+def original(program: Path, *flags: str) -> dict[str, Any]:
     """Return the figures that the original prints.
 
     Raises:
-        SystemExit: It failed, or printed others.
+        Failed: It took too long, or failed, or printed others.
     """
-    done = run(str(program), *flags)
+    told = f"{program} {' '.join(flags)}"
+    try:
+        done = subprocess.run([program, *flags], capture_output=True, text=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{told}: not done within {LIMIT:g} s") from None
     found = {name: re.search(pattern, done.stdout) for name, pattern in FIGURES.items()}
     missing = [name for name, match in found.items() if match is None]
     if done.returncode or missing:
-        told = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        sys.exit(f"{program} {' '.join(flags)}: exit code {done.returncode}, without {missing}: {' '.join(told)}")
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise Failed(f"{told}: exit code {done.returncode}, without {missing}: {' '.join(last)}")
     return {name: int(match.group(1)) for name, match in found.items() if match is not None}
-
-
-def ours(flags: tuple[str, ...]) -> dict[str, Any]:
-    """Return the result of our load test.
-
-    Raises:
-        SystemExit: It failed.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "result.json")
-        done = run(sys.executable, str(LOADTEST), *flags, "-json", str(file))
-        if done.returncode:
-            sys.exit(f"loadtest.py {' '.join(flags)} failed: {done.stderr.strip()[-500:]}")
-        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return result
 
 
 def main() -> None:
@@ -88,16 +66,18 @@ def main() -> None:
     if not args.program.is_file():
         parser.error(f"there is no program {str(args.program)!r}")
     print(f"{machine()}\n")
-    build = ""
+    ours = Run(Figures(), "original", theatre_gevent.build, quick=False)
     lines = []
     for row in args.only or ROWS:
         lasts = args.massive if row.startswith("massive") else args.seconds
-        flags = (*ROWS[row], "-duration", f"{lasts:g}s")
+        flags = [*LOADS[row], "-duration", f"{lasts:g}s"]
         theirs, mine = [], []
-        for _ in range(args.runs):
-            theirs.append(original(args.program.resolve(), flags))
-            mine.append(ours(flags))
-        build = mine[0]["build"]
+        try:
+            for _ in range(args.runs):
+                theirs.append(original(args.program.resolve(), *flags))
+                mine.append(ours.loadtest(*flags))
+        except Failed as error:
+            sys.exit(str(error))
         print(f"{row}: done", file=sys.stderr)
         first, second = ([one["ops_per_second"] for one in found] for found in (theirs, mine))
         lines.append(
@@ -110,16 +90,8 @@ def main() -> None:
                 *(str(sum(one["reply_errors"] for one in found)) for found in (theirs, mine)),
             ]
         )
-    head = [
-        "load test, ops/s",
-        "go-theatre",
-        f"ours, {build}",
-        "ratio",
-        "its activations",
-        "ours",
-        "its errors",
-        "ours ",
-    ]
+    head = ["load test, ops/s", "go-theatre", f"ours, {ours.build}", "ratio"]
+    head += ["its activations", "our activations", "its errors", "our errors"]
     print(table(head, lines))
 
 

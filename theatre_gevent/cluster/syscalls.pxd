@@ -1,7 +1,6 @@
 cdef extern from *:
     """
     #if defined(__linux__) || defined(__APPLE__)
-    #include <errno.h>
     #include <sys/socket.h>
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0  /* Python ignores the signal anyhow */
