@@ -28,7 +28,8 @@ cdef class Desk:
 
     @cython.locals(
         ready=Fifo, parked=list, backpressure=Backpressure, deferred=DeferredReplies, lines=dict,
-        dispatcher=Dispatcher, activation=Activation, request=Request, back=Request, now=double, actor_type=ActorType, left=Py_ssize_t
+        dispatcher=Dispatcher, activation=Activation, request=Request, back=Request, now=double, actor_type=ActorType, left=Py_ssize_t,
+        compiled=bint
     )
     cpdef run(self)
 
