@@ -193,9 +193,11 @@ def cron_of(expression: str, zone: str) -> Cron | None:
 @example("30 2 * * *", "Europe/Berlin", int(at("2027-03-28T00:59")))
 @example("0,30 2,3 * * *", "Europe/Berlin", int(at("2027-03-28T00:30")))
 @example("45 2 * * *", "Europe/Berlin", int(at("2027-10-31T01:15")))
-@example("*/7 * * * *", "Australia/Lord_Howe", int(at("2027-04-03T14:50")))
 @example("59 23 31 12 *", "America/St_Johns", int(at("2027-12-31T23:00")))
 def test_the_due_times_are_the_library_s(expression: str, zone: str, start: int) -> None:
+    minute, hour = expression.split()[:2]
+    if zone != "UTC" and (minute.startswith("*") or hour.startswith("*")):
+        return  # there it leaves some out, see below
     cron = cron_of(expression, zone)
     if cron is None:
         return
@@ -254,3 +256,53 @@ def test_the_due_times_are_those_of_a_plain_reading(expression: str, start: int)
             break
         found.append(due)
     assert found == expected
+
+
+CHANGING = ["America/Havana", "America/Santiago", "Africa/Cairo", "Asia/Beirut", "Atlantic/Azores", *ZONES[1:4]]
+"""Zones whose clocks are changed: at midnight, from midnight on, by half an hour, and as most are."""
+
+
+def changes(zone: str) -> list[int]:
+    """When the clock is changed in 2026 and 2027, to within the hour before."""
+    place, start = ZoneInfo(zone), int(at("2026-01-01"))
+    offsets = [
+        (hour, datetime.fromtimestamp(hour, place).utcoffset()) for hour in range(start, start + 17_520 * 3600, 3600)
+    ]
+    return [before for (before, old), (_, new) in pairwise(offsets) if old != new]
+
+
+starred = st.tuples(
+    st.sampled_from(
+        [("*", "*"), ("*/20", "*"), ("*/15", "1"), ("*/15", "0-3"), ("0", "*/3"), ("45", "*"), ("5,35", "*/2")]
+    ),
+    st.sampled_from(["* * *", "* * 0", "* * 5,6,0", "1-31/2 * *", "* 3,4,9,10 *"]),
+).map(lambda parts: " ".join((*parts[0], parts[1])))
+
+
+@settings(max_examples=60, deadline=None)
+@given(starred, st.sampled_from(CHANGING), st.integers(0, 3), st.integers(0, 20 * 3600))
+@example("*/20 1 * * 0", "America/Havana", 0, 7200)
+@example("*/20 1 * * 0", "America/Santiago", 1, 7200)
+@example("*/15 1 * * 5,6,0", "Africa/Cairo", 0, 7200)
+@example("0 */3 * * *", "Australia/Lord_Howe", 0, 7200)
+@example("45 * * * *", "Australia/Lord_Howe", 1, 7200)
+@example("*/15 2 1-31/2 * *", "Europe/Berlin", 1, 60)
+def test_with_a_star_each_minute_that_passes_is_read_by_the_clock_on_the_wall(
+    expression: str, zone: str, which: int, before: int
+) -> None:
+    cron, place = Cron(expression, zone), ZoneInfo(zone)
+    found_changes = changes(zone)
+    start = (found_changes[which % len(found_changes)] - before) // 60 * 60
+    end = start + 36 * 3600
+    minutes = range(start + 60, end, 60)
+    expected = [due for due in minutes if fields_match(expression, datetime.fromtimestamp(due, place))]
+    found: list[int] = []
+    for due in dues(cron, start):
+        if due >= end:
+            break
+        found.append(due)
+    assert found == expected
+    for moment in range(start, end - 3600, 2345):  # wherever one begins to look
+        following = Cron(expression, zone).next_after(moment)
+        assert following is not None
+        assert following == next((due for due in expected if due > moment), max(following, end))
