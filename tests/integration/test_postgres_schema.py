@@ -169,7 +169,8 @@ def do_what_hosts_do(cluster: Cluster, dsn: str) -> None:
     assert [row.id for row in schedule_sql.claim(connection, life, 10).rows] == ["1"]
     assert schedule_sql.recover(connection) == 0
     assert schedule_sql.cancel(connection, "1") is False
-    schedule_sql.done(connection, [(*schedule_sql.claimed(connection, life.epoch)[0], None)])
+    ((key, due, _),) = schedule_sql.claimed(connection, life.epoch)
+    schedule_sql.done(connection, [(key, due, None)])
     assert postgres.set_leaving(connection, life)
     assert len(postgres.hosts(connection)) == 1
     assert postgres.resign(connection, life) == 3

@@ -61,6 +61,11 @@ class Table:
         assert row is not None
         return row.due_us
 
+    def at(self, key: str) -> int:
+        row = self.row(key)
+        assert row is not None
+        return row.at_us
+
     def age(self, key: str, seconds: float) -> None:
         """Make a row due earlier."""
         by = int(seconds * 1e6)
@@ -85,7 +90,9 @@ def test_a_row_comes_back_as_it_was_written(table: Table) -> None:
     after = sql.now(table.main)
     assert before + 5 * MINUTE <= dues["1"] <= after + 5 * MINUTE, "so long after the call, by the database's clock"
     assert dues["2"] == 123
-    assert sorted(sql.read(table.main, 10), key=lambda row: row.id) == [replace(rows[0], due_us=dues["1"]), rows[1]]
+    assert sorted(sql.read(table.main, 10), key=lambda row: row.id) == [
+        replace(row, due_us=dues[row.id], at_us=dues[row.id]) for row in rows
+    ]
 
 
 def test_writing_again_changes_nothing(table: Table) -> None:
@@ -169,7 +176,7 @@ def test_a_recurring_one_gets_its_next_due_time(table: Table) -> None:
     assert table.claim() == ["1"]
     sql.done(table.main, [("1", 120_000_000, 180_000_000)])
     assert table.row("1") == Row(
-        *("1", "t", "i", None, None, b"\xc0", 180_000_000), expression="* * * * *", misfire="once"
+        *("1", "t", "i", None, None, b"\xc0", 180_000_000), expression="* * * * *", misfire="once", at_us=180_000_000
     )
     assert table.claim(table.b) == ["1"]
     sql.done(table.main, [("1", 120_000_000, 180_000_000)])
@@ -193,9 +200,9 @@ def test_given_back_it_is_claimed_again_later(table: Table) -> None:
     table.add("1")
     table.claim()
     due = table.due("1")
-    sql.give_back(table.main, table.b.epoch, [("1", due, 0)], untried=False)
+    sql.give_back(table.main, table.b.epoch, [("1", due, due, 0)], untried=False)
     assert table.claim() == [], "another host can't give it back"
-    sql.give_back(table.main, table.a.epoch, [("1", due, MINUTE)], untried=False)
+    sql.give_back(table.main, table.a.epoch, [("1", due, due, MINUTE)], untried=False)
     claim = sql.claim(table.main, table.a, 10)
     assert claim.rows == []
     assert claim.next_us is not None
@@ -203,9 +210,24 @@ def test_given_back_it_is_claimed_again_later(table: Table) -> None:
     table.main.run("UPDATE schedules SET at_us = 0")
     (again,) = sql.claim(table.main, table.b, 10).rows
     assert (again.attempt, again.due_us) == (2, due)
-    sql.give_back(table.main, table.b.epoch, [("1", due, 0)], untried=True)
+    sql.give_back(table.main, table.b.epoch, [("1", due, 0, 0)], untried=True)
     (again,) = sql.claim(table.main, table.a, 10).rows
     assert again.attempt == 2, "an attempt that was none does not count"
+
+
+@pytest.mark.parametrize("untried", [False, True])
+def test_said_again_it_gives_back_no_other_claim(table: Table, untried: bool) -> None:
+    """The answer was lost, and the same host claims the row again before it has asked again."""
+    table.add("1")
+    for attempt in range(1, 4):
+        (row,) = sql.claim(table.main, table.a, 10).rows
+        assert row.attempt == (1 if untried else attempt)
+        given = [("1", row.due_us, row.at_us, 0)]
+        sql.give_back(table.main, table.a.epoch, given, untried=untried)
+        (again,) = sql.claim(table.main, table.a, 10).rows
+        sql.give_back(table.main, table.a.epoch, given, untried=untried)
+        assert table.row("1") == again, "it is being handled"
+        sql.give_back(table.main, table.a.epoch, [("1", again.due_us, again.at_us, 0)], untried=True)
 
 
 def test_what_a_dead_host_has_claimed_is_free_again(table: Table) -> None:
@@ -249,7 +271,7 @@ def test_what_a_life_has_claimed(table: Table) -> None:
     table.add("1")
     table.add("2", MINUTE)
     table.claim()
-    assert sql.claimed(table.main, table.a.epoch) == [("1", table.due("1"))]
+    assert sql.claimed(table.main, table.a.epoch) == [("1", table.due("1"), table.at("1"))]
     assert sql.claimed(table.main, table.b.epoch) == []
 
 
@@ -291,7 +313,9 @@ def test_cancel_is_not_in_time_after_a_first_attempt(table: Table) -> None:
     table.add("recurring", expression="* * * * *")
     due = {row.id: row.due_us for row in sql.read(table.main, 10)}
     table.claim()
-    sql.give_back(table.main, table.a.epoch, [("given back", due["given back"], MINUTE)], untried=True)
+    sql.give_back(
+        table.main, table.a.epoch, [("given back", due["given back"], table.at("given back"), MINUTE)], untried=True
+    )
     sql.park(table.main, table.a.epoch, "put aside", "no such class")
     postgres.fence_self(table.main, table.a)
     sql.recover(table.main)
@@ -332,7 +356,8 @@ def test_how_late_what_nobody_has_claimed_is(table: Table) -> None:
     assert tally() == (table.due("later still"), None), "looked at later and due earlier"
     assert sorted(table.claim()) == ["late", "later still"]
     due = table.due("later still")
-    sql.give_back(table.main, table.a.epoch, [("later still", due, MINUTE // 4)], untried=False)
+    given = [("later still", due, table.at("later still"), MINUTE // 4)]
+    sql.give_back(table.main, table.a.epoch, given, untried=False)
     assert tally() == (table.main.run("SELECT at_us FROM schedules WHERE id = 'later still'")[0][0], due)
 
 
@@ -350,7 +375,8 @@ def test_claims_of_a_large_table_look_at_what_is_due_alone(table: Table) -> None
         connection = table.connect()
         rows = sql.claim(connection, table.a, 25).rows
         assert len(rows) == 25
-        sql.give_back(connection, table.a.epoch, [(row.id, row.due_us, MINUTE) for row in rows[:10]], untried=False)
+        given = [(row.id, row.due_us, row.at_us, MINUTE) for row in rows[:10]]
+        sql.give_back(connection, table.a.epoch, given, untried=False)
         sql.done(connection, [(row.id, row.due_us, None) for row in rows[10:]])
         sql.recover(connection)
         assert len(sql.read(connection, 30)) == 30

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
+from gevent.event import Event
 
 from tests.support import assert_balanced, until
 from theatre_gevent import Context, DeadLetter, Host, Initialize, MessageNotSerializable, Ref, Shutdown
@@ -17,6 +19,8 @@ class Pair:
     def __init__(self) -> None:
         self.dead: list[DeadLetter] = []
         self.seen: list[tuple[str, Any, str | None, str | None, int]] = []
+        self.gate = Event()
+        self.gate.set()
         self.hosts = [
             Host(host_id=name, listen="127.0.0.1:0", dead_letter_handler=self.dead.append, actor_inbox_size=2)
             for name in "ab"
@@ -34,6 +38,7 @@ class Pair:
 
     def receiver(self, name: str) -> Any:
         def receive(ctx: Context) -> None:
+            self.gate.wait()
             if callable(ctx.message):
                 ctx.message(ctx)
             elif not isinstance(ctx.message, (Initialize, Shutdown)):
@@ -108,3 +113,33 @@ def test_a_host_that_is_gone_costs_dead_letters(pair: Pair) -> None:
     until(lambda: pair.dead, timeout=20)
     assert [(letter.ref, letter.message) for letter in pair.dead] == [(pair.there, "x")]
     assert not a.cancel_schedule(schedule)
+
+
+def test_what_waits_for_a_full_link_when_its_host_stops_is_sent_or_a_dead_letter(pair: Pair) -> None:
+    """The first one was a dead letter, and arrived all the same."""
+    a, _ = pair.hosts
+    pair.gate.clear()
+    links = a._transport.links()  # type: ignore[union-attr]
+
+    def fill() -> None:
+        while not any(link.full for link in links):
+            a.send(pair.there, b"x" * 200_000)
+
+    filling = gevent.spawn(fill)
+    until(lambda: any(link.full for link in links))
+    for text in ("first", "second", "third"):
+        a.send_after(pair.there, text, 0)
+    until(lambda: a.metrics.snapshot()["schedules_lag_ms"] > 0)
+    stopping = gevent.spawn(a.stop)
+    until(lambda: len(pair.dead) >= 2)
+    pair.gate.set()
+    gevent.joinall([stopping, filling], timeout=30)
+    assert stopping.ready()
+
+    def texts() -> list[str]:
+        settled = [*(got for _, got, *_ in pair.seen), *(letter.message for letter in pair.dead)]
+        return sorted(text for text in settled if isinstance(text, str))
+
+    until(lambda: len(texts()) >= 3)
+    assert texts() == ["first", "second", "third"]
+    assert a.metrics.snapshot()["schedules_fired"] == 3

@@ -204,7 +204,8 @@ def test_any_host_can_cancel_and_learns_whether_it_was_in_time(hosts: Hosts) -> 
     go.set()
     hosts.until_settled()
     assert not a.cancel_schedule("mem-1")
-    assert not a.cancel_schedule("pg-\0")
+    for strange in ("pg-\0", "pg-\ud800"):
+        assert not a.cancel_schedule(strange)
     assert [h.metrics.snapshot()["schedules_cancelled"] for h in (a, b)] == [0, 1]
 
 

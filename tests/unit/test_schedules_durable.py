@@ -6,18 +6,19 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event
 from msgspec.structs import replace
 
-from theatre_gevent import Context, DatabaseUnavailable, Host, Initialize, Ref, Shutdown
+from theatre_gevent import AnswerLost, Context, DatabaseUnavailable, Host, Initialize, Ref, Shutdown
 from theatre_gevent.logic.schedules import Claim, Row, Tally
 from theatre_gevent.scheduling import carriers, durable
 from theatre_gevent.scheduling.durable import DurableSchedules
 from theatre_gevent.scheduling.rows import Held
 from theatre_gevent.testing import VirtualClock
 
-A = Ref("a", "1")
+A, B = Ref("a", "1"), Ref("a", "2")
 HOUR = 3600 * 1_000_000
 EPOCH = 7
 
@@ -28,6 +29,7 @@ class Table:
     Attributes:
         held: Calls by name whose answers wait, once each, for an event.
         failing: Calls by name that raise, once each, before they do anything.
+        lost: Calls by name whose answers are lost, once each: what they ask for has been done.
         returned: When rows were given back.
         away: While it is true, nothing is done and all calls raise.
     """
@@ -38,6 +40,7 @@ class Table:
         self.at: dict[str, int] = {}
         self.held: dict[str, Event] = {}
         self.failing: dict[str, Exception] = {}
+        self.lost: set[str] = set()
         self.returned: list[float] = []
         self.away = False
 
@@ -54,6 +57,9 @@ class Table:
     def _end(self, name: str) -> None:
         if name in self.held:
             self.held.pop(name).wait()
+        if name in self.lost:
+            self.lost.discard(name)
+            raise AnswerLost("lost")
 
     def _change(self, key: str, old_us: int, **changes: Any) -> None:
         row = self.rows.get(key)
@@ -84,7 +90,7 @@ class Table:
         )
         for key in (due := [key for at, key in waiting if at <= now][:at_most]):
             row = self.rows[key]
-            self.rows[key] = replace(row, host_id="x", epoch=EPOCH, attempt=row.attempt + 1)
+            self.rows[key] = replace(row, host_id="x", epoch=EPOCH, attempt=row.attempt + 1, at_us=self.at[key])
         rows = [self.rows[key] for key in due]
         next_us = next((at for at, _ in waiting if at > now), None)
         self._end("claim")
@@ -106,12 +112,12 @@ class Table:
                 del self.rows[key]
         self._end("done")
 
-    def give_back(self, epoch: int, rows: Sequence[tuple[str, int, int]], *, untried: bool) -> None:
+    def give_back(self, epoch: int, rows: Sequence[tuple[str, int, int, int]], *, untried: bool) -> None:
         self._begin("give back")
         self.returned += [self._clock.monotonic()] * len(rows)
-        for key, due_us, wait in rows:
-            if key in self.rows:
-                self.at[key] = self.now() + wait
+        for key, due_us, at_us, wait in rows:
+            if key in self.rows and self.rows[key].epoch == epoch and self.at[key] == at_us:
+                self.at[key] = max(self.now() + wait, at_us + 1)
                 attempt = self.rows[key].attempt - untried
                 self._change(key, due_us, host_id=None, epoch=None, attempt=attempt)
         self._end("give back")
@@ -127,8 +133,8 @@ class Table:
         self._end("recover")
         return 0
 
-    def claimed(self) -> tuple[int, list[tuple[str, int]]]:
-        return EPOCH, [(row.id, row.due_us) for row in self.rows.values() if row.epoch == EPOCH]
+    def claimed(self) -> tuple[int, list[tuple[str, int, int]]]:
+        return EPOCH, [(row.id, row.due_us, row.at_us) for row in self.rows.values() if row.epoch == EPOCH]
 
     def tally(self, at_most: int) -> Tally:
         self._begin("tally")
@@ -489,3 +495,79 @@ def test_a_host_that_stops_leaves_what_is_late_to_others(
     schedules.stop()
     clock.advance(20)
     assert lag(schedules) == 0
+
+
+# -- a row that is claimed again before this host knows that it was given back ----------------------------------------
+
+
+def claim_and_pause(schedules: DurableSchedules, table: Table, clock: VirtualClock) -> str:
+    """A row is claimed while the host freezes, and goes back before anybody has got it; then the host goes on."""
+    claimed = table.hold("claim")
+    key = schedules.send_after(B, "x", 0)
+    clock.settle()
+    assert table.rows[key].epoch == EPOCH
+    schedules.pause()
+    claimed.set()
+    clock.settle()
+    assert table.rows[key].epoch is None
+    clock.advance(0.01)
+    schedules.resume()
+    clock.settle()
+    assert table.rows[key].epoch == EPOCH, "claimed again, and being handled"
+    return key
+
+
+def test_a_late_answer_is_not_taken_for_that_of_a_newer_claim(
+    schedules: DurableSchedules, table: Table, seen: Seen, clock: VirtualClock
+) -> None:
+    seen.stuck = Event()
+    answer = table.hold("give back")
+    key = claim_and_pause(schedules, table, clock)
+    answer.set()
+    clock.settle()
+    schedules.stop()
+    finishing = gevent.spawn(schedules.finish, 10.0)
+    clock.settle()
+    assert not finishing.ready(), "a message is being handled"
+    seen.stuck.set()
+    clock.settle()
+    assert finishing.ready()
+    assert key not in table.rows
+    assert seen.messages() == ["x"]
+
+
+def test_told_again_it_is_not_taken_for_a_newer_claim(
+    schedules: DurableSchedules, table: Table, seen: Seen, clock: VirtualClock
+) -> None:
+    seen.stuck = Event()
+    table.lost.add("give back")
+    key = claim_and_pause(schedules, table, clock)
+    clock.advance(5)
+    assert len(table.returned) == 2, "told again, since the answer was lost"
+    assert table.rows[key].epoch == EPOCH
+    seen.stuck.set()
+    clock.advance(5)
+    assert key not in table.rows
+    assert seen.messages() == ["x"]
+
+
+def test_what_is_being_claimed_when_the_host_stops_goes_back(
+    schedules: DurableSchedules, table: Table, seen: Seen, host: Host, clock: VirtualClock
+) -> None:
+    claimed = table.hold("claim")
+    key = schedules.send_after(B, "x", 0)
+    clock.settle()
+    assert table.rows[key].epoch == EPOCH
+    schedules.stop()
+    stopping = gevent.spawn(host.stop)
+    finishing = gevent.spawn(schedules.finish, 10.0)
+    clock.settle()
+    assert not finishing.ready()
+    claimed.set()
+    clock.settle()
+    assert finishing.ready()
+    assert (table.rows[key].epoch, table.rows[key].attempt) == (None, 0)
+    assert seen.messages() == []
+    for _ in range(20):
+        clock.advance(1.0)
+    assert stopping.ready()

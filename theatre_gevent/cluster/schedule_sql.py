@@ -75,7 +75,7 @@ _WAITING = "epoch IS NULL AND error IS NULL"
 
 _COLUMNS = (
     "id, actor_type, actor_id, sender_type, sender_id, body, due_us, attempt, expression, tz, misfire, host_id, epoch, "
-    "error"
+    "error, at_us"
 )
 
 
@@ -173,19 +173,22 @@ def done(connection: GreenConnection, handled: Sequence[tuple[str, int, int | No
         _update(connection, change, "true", going_on)
 
 
-def give_back(connection: GreenConnection, epoch: int, rows: Sequence[tuple[str, int, int]], *, untried: bool) -> None:
+def give_back(
+    connection: GreenConnection, epoch: int, rows: Sequence[tuple[str, int, int, int]], *, untried: bool
+) -> None:
     """Give claimed rows back, for another attempt.
 
     Args:
         connection: Any.
         epoch: Of the life that has claimed them.
-        rows: Id, due time, and microseconds until the next attempt.
+        rows: Id, due time, `at_us` as it was claimed, and microseconds until the next attempt. May be said again, and
+            late: of a row that has been claimed anew meanwhile, `at_us` is another one, and it stays claimed.
         untried: They have not been sent to anybody: the attempt does not count.
     """
-    change = "host_id = NULL, epoch = NULL, at_us = n.us + v.a"
+    change = "host_id = NULL, epoch = NULL, at_us = greatest(n.us + v.b, s.at_us + 1)"
     if untried:
         change += ", attempt = s.attempt - 1"
-    _update(connection, change, "s.epoch + 0 = %s", rows, (epoch,))
+    _update(connection, change, "s.epoch + 0 = %s AND s.at_us + 0 = v.a", rows, (epoch,))
 
 
 def park(connection: GreenConnection, epoch: int, schedule_id: str, error: str) -> None:
@@ -206,10 +209,10 @@ def recover(connection: GreenConnection) -> int:
     return int(connection.run("SELECT theatre_recover_schedules()")[0][0])
 
 
-def claimed(connection: GreenConnection, epoch: int) -> list[tuple[str, int]]:
-    """Return id and due time of what an epoch has claimed."""
-    found = connection.run("SELECT id, due_us FROM schedules WHERE epoch = %s", (epoch,))
-    return [(row[0], row[1]) for row in found]
+def claimed(connection: GreenConnection, epoch: int) -> list[tuple[str, int, int]]:
+    """Return id, due time and `at_us` of what an epoch has claimed."""
+    found = connection.run("SELECT id, due_us, at_us FROM schedules WHERE epoch = %s", (epoch,))
+    return [(row[0], row[1], row[2]) for row in found]
 
 
 def tally(connection: GreenConnection, at_most: int) -> Tally:
@@ -283,16 +286,18 @@ def _update(
     connection: GreenConnection,
     assignments: str,
     condition: str,
-    rows: Sequence[tuple[str, int, int]],
+    rows: Sequence[tuple[str, int, int] | tuple[str, int, int, int]],
     arguments: tuple[object, ...] = (),
 ) -> None:
-    keys, dues, values = zip(*sorted(rows), strict=True)  # one order for all, so that two hosts can't deadlock
+    columns = list(zip(*sorted(rows), strict=True))  # one order for all, so that two hosts can't deadlock
+    numbers = ", ".join(["%s::bigint[]"] * (len(columns) - 1))
+    names = ("id", "due", "a", "b")[: len(columns)]
     # Conditions on the epoch say plus 0, so that rows are looked up by id, and not all of the epoch's for each.
     connection.run(
         f"UPDATE schedules s SET {assignments} "  # noqa: S608  # nosec B608  # constants of this module
-        f"FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS v(id, due, a), ({_NOW}) n "
+        f"FROM unnest(%s::text[], {numbers}) AS v({', '.join(names)}), ({_NOW}) n "
         f"WHERE s.id = v.id AND s.due_us = v.due AND {condition}",
-        (list(keys), list(dues), list(values), *arguments),
+        (*map(list, columns), *arguments),
     )
 
 

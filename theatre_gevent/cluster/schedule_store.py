@@ -61,7 +61,7 @@ class PostgresSchedules:
         with self._pool.connection() as connection:
             sql.done(connection, handled)
 
-    def give_back(self, epoch: int, rows: Sequence[tuple[str, int, int]], *, untried: bool) -> None:
+    def give_back(self, epoch: int, rows: Sequence[tuple[str, int, int, int]], *, untried: bool) -> None:
         """Give claimed rows back."""
         with self._pool.connection() as connection:
             sql.give_back(connection, epoch, rows, untried=untried)
@@ -81,8 +81,8 @@ class PostgresSchedules:
         with self._pool.connection() as connection:
             return sql.recover(connection)
 
-    def claimed(self) -> tuple[int, list[tuple[str, int]]]:
-        """Return this host's epoch, and id and due time of what it has claimed."""
+    def claimed(self) -> tuple[int, list[tuple[str, int, int]]]:
+        """Return this host's epoch, and id, due time and `at_us` of what it has claimed."""
         life = self._life()
         if life is None:
             return 0, []

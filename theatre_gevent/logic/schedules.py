@@ -101,6 +101,7 @@ class Row(Struct, frozen=True):
         expression: The cron expression, None for a single message.
         host_id: Host and epoch of the life that delivers it now.
         error: Why it can't be fired.
+        at_us: When it was to be looked at; a claimed row that is given back gets a later one, so it tells claims apart.
     """
 
     id: str
@@ -117,6 +118,7 @@ class Row(Struct, frozen=True):
     host_id: str | None = None
     epoch: int | None = None
     error: str | None = None
+    at_us: int = 0
 
 
 class Claim(Struct, frozen=True):

@@ -107,7 +107,9 @@ class Confirming:
             for held in list(waiting)[:_BATCH]:
                 by_epoch.setdefault(_epoch(held), []).append(held)
             for epoch, group in by_epoch.items():
-                self._store.give_back(epoch, [(*held.key, waiting[held]) for held in group], untried=untried)
+                self._store.give_back(
+                    epoch, [(*held.key, held.row.at_us, waiting[held]) for held in group], untried=untried
+                )
                 for held in group:
                     self._forget(held, waiting)
 

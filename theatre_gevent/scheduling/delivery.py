@@ -131,16 +131,23 @@ class Delivery:
             self._next(ref)
 
     def drop(self, error: TheatreError) -> None:
-        """Make everything that is due a dead letter, also what comes back yet: the host stops."""
+        """Make everything that is due a dead letter, also what comes back yet: the host stops.
+
+        What is being sent to another host at this moment is left to its carrier, who gets to know whether it arrived.
+        """
         self._ended = error
-        queues = [*self._behind.values(), *self._away.values()]
+        left = [due for behind in self._behind.values() for due in behind]
         self._behind.clear()
         self._stalled.clear()
-        for queue in queues:
-            while queue:
-                due = queue.popleft()
-                if not due.entry.cancelled:
-                    self._bury(due, error)
+        for queue in self._away.values():
+            under_way = queue.popleft() if queue and queue[0].entry.in_line else None
+            left.extend(queue)
+            queue.clear()
+            if under_way is not None:
+                queue.append(under_way)
+        for due in left:
+            if not due.entry.cancelled:
+                self._bury(due, error)
 
     def _way(self, ref: Ref) -> Any:
         dispatcher = self._dispatcher

@@ -26,9 +26,11 @@ from .cron import Cron
 from .lag import Lag
 from .remote_clock import RemoteClock
 from .rows import LISTED, Held, show
-from .writing import PREFIX, Writing, check_can_wait
+from .writing import Writing, check_can_wait, is_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..core.dispatcher import Dispatcher
     from ..logic.schedules import Row
     from ..messages import Ref
@@ -47,6 +49,9 @@ _SHOWN = 10_000
 
 _COUNTED = 100_000
 """Schedules that are counted at most."""
+
+_LAST_WORDS = 2.0
+"""Seconds that a stopping host waits for each of its last statements."""
 
 _DOUBTFUL_LOOKS = 3
 """How often it is looked for what a claim whose answer was lost has claimed: it may happen late."""
@@ -85,6 +90,7 @@ class DurableSchedules:
         self._starved = False
         self._running = False
         self._stopped = False
+        self._claiming = False
         self._pending = 0
         self._fired = self._cancelled = self._recovered = 0
 
@@ -126,7 +132,7 @@ class DurableSchedules:
         if get_ident() != dispatcher.thread:
             return bool(dispatcher.threads.call(self.cancel, (schedule_id,), self._patience))
         check_can_wait(dispatcher)
-        if not schedule_id.startswith(PREFIX) or "\0" in schedule_id:
+        if not is_id(schedule_id):
             return False
         in_time = self._store.cancel(schedule_id)
         self._cancelled += in_time
@@ -169,7 +175,7 @@ class DurableSchedules:
 
     def start(self) -> None:
         """Claim what is due from now on."""
-        self._running = True
+        self._running = self._claiming = True
         self._greenlet = Greenlet.spawn(self._run)
 
     def pause(self) -> None:
@@ -194,11 +200,12 @@ class DurableSchedules:
 
     def finish(self, timeout: float) -> None:
         """Wait until what has been sent is handled and confirmed; the rest goes back to the database."""
-        deadline = self._clock.monotonic() + timeout
-        self._wait_until_settled(deadline)
+        now = self._clock.monotonic()
+        self._wait_while(lambda: self._claiming, now + _LAST_WORDS)  # what it claims yet goes back as well
+        self._wait_while(lambda: bool(self._held), now + timeout)
         self._carriers.open = False
         self._carriers.kill()
-        self._wait_until_settled(self._clock.monotonic() + 2.0)
+        self._wait_while(lambda: bool(self._held), self._clock.monotonic() + _LAST_WORDS)
         self._confirming.stop()
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
@@ -211,8 +218,8 @@ class DurableSchedules:
         self._confirming.abandon()
         self._store.abandon()
 
-    def _wait_until_settled(self, deadline: float) -> None:
-        while self._held and (left := deadline - self._clock.monotonic()) > 0:
+    def _wait_while(self, condition: Callable[[], bool], deadline: float) -> None:
+        while condition() and (left := deadline - self._clock.monotonic()) > 0:
             self._settled.clear()
             timer = self._clock.call_later(left, self._settled.set)
             try:
@@ -236,17 +243,21 @@ class DurableSchedules:
 
     def _run(self) -> None:
         """Body of the greenlet that claims."""
-        while not self._stopped:
-            self._alarm.begin()
-            try:
-                wait = self._step() if self._running else self._watch()
-                self._failures = 0
-            except DatabaseError as error:
-                wait = self._failed(error)
-            except Exception:
-                log.exception("due schedules could not be looked for")
-                wait = 1.0
-            self._alarm.wait(wait)
+        try:
+            while not self._stopped:
+                self._alarm.begin()
+                try:
+                    wait = self._step() if self._running else self._watch()
+                    self._failures = 0
+                except DatabaseError as error:
+                    wait = self._failed(error)
+                except Exception:
+                    log.exception("due schedules could not be looked for")
+                    wait = 1.0
+                self._alarm.wait(wait)
+        finally:
+            self._claiming = False
+            self._settled.set()
 
     def _step(self) -> float:
         """Claim what is due; returns in how many seconds there is more to do."""
@@ -312,7 +323,7 @@ class DurableSchedules:
         if self._doubtful:
             self._doubtful -= 1
             epoch, claimed = store.claimed()
-            lost = [(key, due, 0) for key, due in claimed if (key, due) not in self._held]
+            lost = [(key, due, at_us, 0) for key, due, at_us in claimed if (key, due) not in self._held]
             if lost:
                 store.give_back(epoch, lost, untried=False)
 
@@ -390,7 +401,8 @@ class DurableSchedules:
 
     def _confirmed(self, held: Held) -> None:
         """The database knows what became of a row."""
-        self._held.pop(held.key, None)
+        if self._held.get(held.key) is held:  # else it has been claimed anew, before the answer came
+            del self._held[held.key]
         self._settled.set()
         if held.again is not None:
             self._alarm.expect(held.again)

@@ -40,8 +40,8 @@ class ScheduleStore(Protocol):
     def done(self, handled: Sequence[tuple[str, int, int | None]]) -> None:
         """Confirm due times: id, due time, the next one. May be said again."""
 
-    def give_back(self, epoch: int, rows: Sequence[tuple[str, int, int]], *, untried: bool) -> None:
-        """Give claimed rows back: id, due time, microseconds until the next attempt."""
+    def give_back(self, epoch: int, rows: Sequence[tuple[str, int, int, int]], *, untried: bool) -> None:
+        """Give claimed rows back: id, due time, `at_us`, microseconds until the next attempt. May be said again."""
 
     def park(self, epoch: int, schedule_id: str, error: str) -> None:
         """Put a row aside that can't be fired."""
@@ -52,8 +52,8 @@ class ScheduleStore(Protocol):
     def recover(self) -> int:
         """Free what lives of hosts have claimed that are over; returns how many rows that are."""
 
-    def claimed(self) -> tuple[int, list[tuple[str, int]]]:
-        """Return this host's epoch, and id and due time of what it has claimed."""
+    def claimed(self) -> tuple[int, list[tuple[str, int, int]]]:
+        """Return this host's epoch, and id, due time and `at_us` of what it has claimed."""
 
     def tally(self, at_most: int) -> Tally:
         """Count schedules up to `at_most`, and find out how late those are that nobody has claimed."""

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from ..errors import AnswerLost, DatabaseRefused, InvalidRef, TheatreError
 from ..logic.bodies import MAX_BODY, dump_body
+from ..logic.envelopes import clean_text
 from ..logic.schedules import Row
 from .batches import Batches
 
@@ -82,6 +83,11 @@ class Writing:
                 return [error]
             return [outcome for row in rows for outcome in self._insert([row])]  # one bad row takes no other along
         return [dues.get(row.id) for row in rows]
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a text can be the id of one of these schedules; others need not be looked for."""
+    return text.startswith(PREFIX) and "\0" not in text and clean_text(text) == text
 
 
 def check_can_wait(dispatcher: Dispatcher) -> None:
