@@ -15,6 +15,7 @@ from .core.context import Context
 from .errors import (
     AnswerLost,
     CallCycle,
+    CannotListen,
     ClaimLost,
     DatabaseError,
     DatabaseRefused,
@@ -29,6 +30,7 @@ from .errors import (
     InvalidSchedule,
     MessageNotSerializable,
     NoOwner,
+    PeerDown,
     RegistrationError,
     RemoteActorError,
     RequestTimeout,
@@ -39,6 +41,7 @@ from .errors import (
 )
 from .host import Host
 from .logic.schedules import Schedule
+from .logs import LastResort as _LastResort
 from .message_types import message
 from .messages import DeadLetter, Initialize, InitReason, Receiver, Ref, Shutdown
 from .metrics import Metrics
@@ -47,6 +50,7 @@ from .migration import migrate_schema
 __all__ = [
     "AnswerLost",
     "CallCycle",
+    "CannotListen",
     "ClaimLost",
     "Clock",
     "Context",
@@ -69,6 +73,7 @@ __all__ = [
     "MessageNotSerializable",
     "Metrics",
     "NoOwner",
+    "PeerDown",
     "Receiver",
     "Ref",
     "RegistrationError",
@@ -87,4 +92,4 @@ __all__ = [
     "migrate_schema",
 ]
 
-_logging.getLogger(__name__).addHandler(_logging.NullHandler())  # nothing is written unless somebody configures it
+_logging.getLogger(__name__).addHandler(_LastResort())

@@ -52,16 +52,21 @@ class InvalidSchedule(TheatreError, ValueError):
 class UnregisteredActorType(TheatreError):
     """Nobody registered this actor type on the host: the caller's mistake, or a forgotten registration.
 
-    Attributes:
+    Args:
         actor_type: The type that was asked for.
-        registered: The types that the host knows, sorted.
+        registered: The types that the host knows.
+        where: Which host that is.
+
+    Attributes:
+        actor_type: As above.
+        registered: As above, sorted.
     """
 
-    def __init__(self, actor_type: str, registered: Iterable[str]) -> None:
+    def __init__(self, actor_type: str, registered: Iterable[str], where: str = "on this host") -> None:
         self.actor_type = actor_type
         self.registered = sorted(registered)
         known = ", ".join(map(repr, self.registered)) or "none"
-        super().__init__(f"actor type {actor_type!r} is not registered on this host (registered: {known})")
+        super().__init__(f"actor type {actor_type!r} is not registered {where} (registered: {known})")
 
 
 class HostNotRunning(TheatreError):
@@ -93,7 +98,21 @@ class CallCycle(TheatreError):
 
 
 class NoOwner(TheatreError):
-    """No reachable host owns the actor or could own it. Retry when the cluster has members again."""
+    """No reachable host owns the actor or could own it. Retry when the cluster has members again.
+
+    Nothing was done, unless it is a `PeerDown`.
+    """
+
+
+class PeerDown(NoOwner):
+    """Another host cannot be reached, or was lost with what it had been asked: that may have been done.
+
+    The text names the host, its address and the reason.
+    """
+
+
+class CannotListen(TheatreError):
+    """The address cannot be listened at: it is in use, not this machine's, or not allowed. The text names it."""
 
 
 class ClaimLost(TheatreError):

@@ -1,7 +1,7 @@
 """Logs of the library: fields of its records, a JSON formatter, and a handler with which no slow reader stalls the hub.
 
-The library logs with the standard `logging`, below the logger `theatre_gevent`, and writes nothing unless somebody
-configures it: the application in its own way, or `configure`.
+The library logs with the standard `logging`, below the logger `theatre_gevent`. Where it goes is up to the application,
+in its own way or by `configure`; without either, warnings and errors go to stderr.
 
 Records may have two fields beside the usual ones: `theatre_host`, the id of the host that is concerned, and
 `theatre_ref`, the actor, as `type/id`. Both are None where `configure` handles a record that concerns none.
@@ -19,7 +19,7 @@ from gevent.monkey import get_original
 
 from . import forking
 from .errors import InvalidOption
-from .journal import iso
+from .journal import Journal, iso
 
 if TYPE_CHECKING:
     from .messages import Ref
@@ -66,6 +66,30 @@ class Fields(logging.Filter):
         if not hasattr(record, "theatre_ref"):
             record.theatre_ref = None
         return True
+
+
+class LastResort(logging.NullHandler):
+    """Has `logging` write warnings and errors to stderr where nobody has configured it, as it does for any program.
+
+    It would not by itself once a host has a journal, which is a handler. A `NullHandler` of the application's at the
+    logger `theatre_gevent` silences this one.
+    """
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a record that no other handler gets."""
+        last = logging.lastResort
+        if last is None or record.levelno < last.level or _is_handled(record):
+            return False
+        return bool(last.handle(record))
+
+
+def _is_handled(record: logging.LogRecord) -> bool:
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None:
+        if not all(isinstance(handler, (LastResort, Journal)) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 class JsonFormatter(logging.Formatter):

@@ -19,6 +19,7 @@ from theatre_gevent import (
     CallCycle,
     Host,
     MessageNotSerializable,
+    PeerDown,
     Ref,
     RemoteActorError,
     RequestTimeout,
@@ -413,3 +414,24 @@ def test_each_line_of_the_log_names_its_host(caplog: pytest.LogCaptureFixture) -
     lines = [(getattr(each, "theatre_host", None), each.getMessage()) for each in caplog.records]
     assert {host for host, _ in lines} == {"a", "b"}
     assert {("a", "host a: connected to b"), ("b", "host b: connected to a")} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [("secret", "another shared secret"), ("nobody", "Connection refused")],
+)
+def test_a_timeout_names_what_is_wrong_with_the_connection(peer: str, reason: str) -> None:
+    secrets = {"a": "ours", "b": "theirs"}
+    with Host(host_id="b", listen="127.0.0.1:0", secret=secrets["b"]) as b:
+        address = str(b.address)
+        if peer == "nobody":
+            b.stop()
+        with Host(
+            host_id="a", listen="127.0.0.1:0", secret=secrets["a"], peers={"b": address}, request_timeout=1.0
+        ) as a:
+            a.register_actor("where", lambda ctx: ctx.reply("here"))
+            there = next(ref for n in range(1000) if a.ring_owner(ref := Ref("where", str(n))) == "b")
+            said = f"no reply from {there} .*host 'b' at {address} cannot be reached: .*{reason}"
+            with pytest.raises(RequestTimeout, match=said) as caught:
+                a.request(there, "x")
+            assert type(caught.value.__cause__) is PeerDown

@@ -194,4 +194,11 @@ def test_a_host_that_the_application_starts_in_the_master_is_refused(tmp_path: P
 
 def test_workers_that_are_not_gevents_are_refused(tmp_path: Path) -> None:
     conf = write(tmp_path, shop="app = register = lambda *args: None", conf=CONF.replace("monkey.patch_all()", ""))
-    assert "hosts need gevent's workers: run gunicorn with -k gevent" in refusal(tmp_path, "-k", "sync", "-c", conf)
+    assert "hosts need gevent's workers, and this is a SyncWorker" in refusal(tmp_path, "-k", "sync", "-c", conf)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sync", "SyncWorker"), ("gthread", "ThreadWorker")])
+def test_they_are_refused_though_the_configuration_patches(tmp_path: Path, name: str, kind: str) -> None:
+    conf = write(tmp_path, shop="app = register = lambda *args: None", conf=CONF)
+    said = refusal(tmp_path, "-k", name, "-c", conf)
+    assert f"hosts need gevent's workers, and this is a {kind}: run gunicorn with -k gevent" in said

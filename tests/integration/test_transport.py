@@ -13,9 +13,8 @@ from tests.support import in_background, until
 from tests.transports import QUICK, REF, Listener, Nodes, Proxy, RawPeer, Records, bodies_of, monotonic, no_leaks, note
 from theatre_gevent import InboxFull, TheatreError
 from theatre_gevent.cluster.logs import LogGate
-from theatre_gevent.cluster.sockets import CannotListen
 from theatre_gevent.cluster.transport import Inlet, Limits, PeerDown, Transport
-from theatre_gevent.errors import InvalidOption, MessageNotSerializable
+from theatre_gevent.errors import CannotListen, InvalidOption, MessageNotSerializable
 from theatre_gevent.logic.envelopes import Failure, Reply, Request
 from theatre_gevent.testing import VirtualClock
 

@@ -274,7 +274,7 @@ def test_control_frames_hold_no_extensions(kind: int) -> None:
         NoOwner("x"),
         RequestTimeout("x"),
         ClaimLost("x"),
-        UnregisteredActorType("a", ["c", "b"]),
+        UnregisteredActorType("a", ["c", "b"], "on the host that it came to"),
         CallCycle([REF, OTHER, REF]),
         RemoteActorError("KeyError", "'k'", OTHER),
     ],

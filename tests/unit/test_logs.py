@@ -145,27 +145,36 @@ def test_configuring_again_replaces_and_mistakes_are_named() -> None:
         logs.configure(level="LOUD")
 
 
-def test_nothing_is_written_unless_configured() -> None:
-    program = """
-from theatre_gevent import monkey
+RAISING = """
+import logging
+from theatre_gevent import Host, Ref, StopActor, monkey
 monkey.patch_all()
-from theatre_gevent import Host, Ref
-def bad(ctx):
-    raise ValueError("odd")
-with Host(admin_addr="127.0.0.1:0") as host:
-    host.register_actor("bad", bad)
-    try:
-        host.request(Ref("bad", "1"), "x")
-    except Exception:
-        pass
-    host.freeze()
+
+def boom(ctx):
+    if ctx.message == "boom":
+        raise ValueError("the reason")
+
+{configure}
+with Host({options}) as host:
+    host.register_actor("boom", boom)
+    host.send(Ref("boom", "1"), "boom")
 """
+
+
+@pytest.mark.parametrize("options", ["", 'admin_addr="127.0.0.1:0"'])
+@pytest.mark.parametrize(
+    ("configure", "written"),
+    [
+        ("", True),
+        ("logging.getLogger('theatre_gevent').addHandler(logging.NullHandler())", False),
+        ("logging.basicConfig(filename='/dev/null')", False),
+    ],
+)
+def test_without_any_configuration_errors_go_to_stderr(options: str, configure: str, written: bool) -> None:
+    program = RAISING.format(options=options, configure=configure)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
+        [sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert ("ValueError: the reason" in done.stderr) == written, done.stderr
+    assert done.stderr.count("boom/1") == written, "once"
+    assert "listens at" not in done.stderr, "what is no warning is not written"

@@ -9,8 +9,8 @@ import pytest
 
 from theatre_gevent import Host, HostNotRunning, HostOptions, InvalidOption, Ref
 from theatre_gevent.cluster.membership import LiveRing, RingOnlyCluster
-from theatre_gevent.cluster.sockets import CannotListen
 from theatre_gevent.cluster.transport import Transport
+from theatre_gevent.errors import CannotListen
 
 LISTEN = "127.0.0.1:0"
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.support import Recorder, run_in_steps
-from theatre_gevent import Context, Host, InvalidRef, Ref, RegistrationError, TheatreError, UnregisteredActorType
+from theatre_gevent import (
+    Context,
+    Host,
+    InvalidRef,
+    Ref,
+    RegistrationError,
+    RemoteActorError,
+    TheatreError,
+    UnregisteredActorType,
+)
 from theatre_gevent.testing import VirtualClock
 
 A = Ref("a", "1")
@@ -149,6 +159,15 @@ class AsyncReceiver:
     async def receive(self, ctx: Context) -> None: ...
 
 
+def generator(ctx: Context) -> Iterator[None]:
+    yield
+
+
+class YieldingReceiver:
+    def receive(self, ctx: Context) -> Iterator[None]:
+        yield
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -160,14 +179,33 @@ class AsyncReceiver:
         (lambda one, two: None, "must take no argument .* or one .* requires 2"),
         (coroutine, "coroutine"),
         (AsyncReceiver, "coroutine"),
+        (generator, "generator function, whose body nobody would run"),
+        (YieldingReceiver, "generator"),
     ],
-    ids=["no receive", "needs arguments", "instance", "None", "string", "two arguments", "async def", "async receive"],
+    ids=[
+        *("no receive", "needs arguments", "instance", "None", "string", "two arguments"),
+        *("async def", "async receive", "yield", "receive with yield"),
+    ],
 )
 def test_what_cannot_be_a_factory(host: Host, bad: Any, message: str) -> None:
     with pytest.raises(RegistrationError, match=message):
         host.register_actor("a", bad)
     with pytest.raises(UnregisteredActorType):
         host.send(A, "x")
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [(AsyncReceiver, "coroutine function"), (YieldingReceiver, "generator function"), (Mute, r"has no receive\(ctx\)")],
+)
+def test_what_a_factory_makes_is_looked_at_as_well(host: Host, made: Any, message: str) -> None:
+    kinds: list[Any] = [Greeter, made]
+    host.register_actor("a", lambda: kinds[0]())
+    assert host.request(A, "x") == "hello x"
+    kinds.reverse()
+    for _ in range(2):
+        with pytest.raises(RemoteActorError, match=message):
+            host.request(Ref("a", "2"), "x")
 
 
 def test_an_unknown_type_is_named_with_the_known_ones(host: Host) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import NoOwner
+from ..errors import PeerDown as PeerDown
 from ..logic import connection
 
 if TYPE_CHECKING:
@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from ..logic.handshake import Identity
     from .inlet import Inlet
     from .link import Link
-
-
-class PeerDown(NoOwner):
-    """A host cannot be reached, or its connection has broken. The text names it, its address and the reason."""
 
 
 class Limits(connection.Limits, frozen=True):

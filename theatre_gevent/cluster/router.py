@@ -12,7 +12,7 @@ from ..core.context import Request
 from ..core.counters import CLUSTER_ZEROS
 from ..core.remote import Asked, Router
 from ..core.requests import waiting_refs
-from ..errors import InboxFull, NoOwner
+from ..errors import InboxFull, NoOwner, PeerDown
 from ..logic import envelopes
 from ..logic.bodies import pack_body
 from ..logic.routing import decide, why_nobody
@@ -348,6 +348,14 @@ class ClusterRouter(Router):
         asked: Any = request._activation
         if type(asked) is Asked:
             self.pending.pop(asked.seq, None)
+
+    def trouble(self, request: Request) -> TheatreError | None:
+        """Return why no reply has come, as far as the connection to who was asked tells."""
+        asked: Any = request._activation
+        link = self.transport.link(asked.host_id) if type(asked) is Asked and asked.host_id else None
+        if link is None or link.is_up or link.last_error is None:
+            return None
+        return PeerDown(f"{link} cannot be reached: {link.last_error}")
 
     def take_back(self) -> None:
         """Account for a message that did not go to another host after all."""

@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 from gevent import Timeout, socket
 from gevent import ssl as green_ssl
 
-from ..errors import InvalidOption, TheatreError
+from ..errors import CannotListen, InvalidOption, TheatreError
 
 Socket = socket.socket
 
@@ -29,10 +29,6 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class CannotListen(TheatreError):
-    """The address cannot be listened at: it is in use, not this machine's, or not allowed. The text names it."""
 
 
 class DialFailed(TheatreError):

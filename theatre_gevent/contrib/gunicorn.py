@@ -166,8 +166,11 @@ class GunicornHooks:
                 that starts the private database is missing.
             TheatreError: The host can't start, for a reason that does not pass by itself.
         """
-        if not monkey.is_patched():
-            raise GunicornError("hosts need gevent's workers: run gunicorn with -k gevent")
+        kind = type(worker)
+        if not monkey.is_patched() or "gunicorn.workers.ggevent" not in {base.__module__ for base in kind.__mro__}:
+            raise GunicornError(
+                f"hosts need gevent's workers, and this is a {kind.__name__}: run gunicorn with -k gevent"
+            )
         self._refuse(forking.inherited())
         if self._dsn == EMBEDDED:
             raise GunicornError(

@@ -4,6 +4,7 @@ from .statistics cimport TypeStatistics
 cdef class ActorType(TypeStatistics):
     cdef public object name
     cdef public object create
+    cdef public object checked
     cdef public object dispatcher
 
 

@@ -42,14 +42,19 @@ TRANSITIONS = {
 
 
 class ActorType(TypeStatistics):
-    """A registered type: how its receivers are made, where its actors live, and what was counted of them."""
+    """A registered type: how its receivers are made, where its actors live, and what was counted of them.
 
-    __slots__ = ("create", "dispatcher", "name")
+    Attributes:
+        checked: The class of the last receiver: it has been looked at whether it can be one.
+    """
+
+    __slots__ = ("checked", "create", "dispatcher", "name")
 
     def __init__(self, name: str, create: Callable[[], Receiver], dispatcher: Dispatcher) -> None:
         super().__init__()
         self.name = name
         self.create = create
+        self.checked: type | None = None
         self.dispatcher = dispatcher
 
 

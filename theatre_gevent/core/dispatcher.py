@@ -321,9 +321,12 @@ class Dispatcher(Waits):
         request.greenlet = None
         self.deadlines.discard(request, request.bucket)
         if type(request.result) is Failure:
+            error = self.failure(request, timeout)
             if self.router is not None:
                 self.router.forget(request)
-            raise self.failure(request, timeout)
+                if type(error) is RequestTimeout and (trouble := self.router.trouble(request)) is not None:
+                    raise RequestTimeout(f"{error}: {trouble}") from trouble
+            raise error
         return request.result
 
     def deliver(self, activation: Activation, ctx: Context) -> bool:

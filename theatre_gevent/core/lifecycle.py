@@ -14,6 +14,7 @@ from ..messages import DeadLetter, Initialize, InitReason, Shutdown
 from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
 from .context import Context, Failure, Request, make_context
 from .deferred import DeferredReplies
+from .registry import check_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,12 +89,11 @@ class Lifecycle:
 
     def _begin(self, worker: Desk, activation: Activation) -> bool:
         try:
-            receiver = activation.actor_type.create()
-            if not callable(getattr(receiver, "receive", None)):
-                raise TypeError(
-                    f"the factory of actor type {activation.actor_type.name!r} returned {receiver!r}, "
-                    "which has no receive(ctx) method"
-                )
+            actor_type = activation.actor_type
+            receiver = actor_type.create()
+            if type(receiver) is not actor_type.checked:
+                check_receiver(actor_type.name, receiver)
+                actor_type.checked = type(receiver)
             activation.receiver = receiver
             worker.ctx = ctx = make_context(activation, _INITIALIZE[self.reasons.get(activation, InitReason.NEW)], None)
             receiver.receive(ctx)

@@ -180,11 +180,9 @@ class Registry:
 
 def _creator(name: str, factory: Any) -> Callable[[], Receiver]:
     """Return a function without arguments that makes a receiver."""
-    if any(map(inspect.iscoroutinefunction, (factory, getattr(factory, "receive", None)))):
-        raise RegistrationError(
-            f"the receiver of actor type {name!r} is a coroutine function, which nobody would await: "
-            "make it a plain function, it may block"
-        )
+    for function in (factory, getattr(factory, "receive", None)):
+        if (odd := _not_run_by_a_call(function)) is not None:
+            raise RegistrationError(f"the receiver of actor type {name!r} {odd}")
     create: Callable[[], Receiver] = factory
     if inspect.isclass(factory):
         if not callable(getattr(factory, "receive", None)):
@@ -212,6 +210,28 @@ def _creator(name: str, factory: Any) -> Callable[[], Receiver]:
         f"function for actor type {name!r} must take no argument (a factory) or one (a receiver f(ctx)), "
         f"{getattr(factory, '__name__', factory)!r} requires {required}"
     )
+
+
+def check_receiver(name: str, receiver: object) -> None:
+    """See to it that what a factory has made can be a receiver.
+
+    Raises:
+        TypeError: It can't.
+    """
+    receive = getattr(receiver, "receive", None)
+    if not callable(receive):
+        raise TypeError(f"the factory of actor type {name!r} returned {receiver!r}, which has no receive(ctx) method")
+    if (odd := _not_run_by_a_call(receive)) is not None:
+        raise TypeError(f"the receiver of actor type {name!r} {odd}")
+
+
+def _not_run_by_a_call(function: object) -> str | None:
+    """Return what is wrong with a function whose call does nothing but make an object, None for any other."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return "is a coroutine function, which nobody would await: make it a plain function, it may block"
+    if inspect.isgeneratorfunction(function):
+        return "is a generator function, whose body nobody would run: make it a plain function, without yield"
+    return None
 
 
 def _required(factory: Callable[..., Any]) -> int | None:

@@ -154,6 +154,10 @@ class Router:
         """The requester goes on: a reply that comes later is late."""
         raise NotImplementedError
 
+    def trouble(self, request: Request) -> TheatreError | None:
+        """Return why no reply has come, as far as the connection to who was asked tells."""
+        raise NotImplementedError
+
     def counters(self) -> dict[str, int]:
         """Return what `METRICS` calls the cluster's counters."""
         raise NotImplementedError

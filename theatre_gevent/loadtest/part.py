@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from theatre_gevent.cluster.sockets import CannotListen
+from theatre_gevent.errors import CannotListen
 from theatre_gevent.host import Host
 
 from .options import host_names

@@ -216,7 +216,7 @@ def error_of(failure: Failure, ref: Ref) -> TheatreError:
     try:
         if detail:
             if code == UNREGISTERED:
-                return UnregisteredActorType(str(detail[0]), map(str, detail[1:]))
+                return UnregisteredActorType(str(detail[0]), map(str, detail[1:]), "on the host that it came to")
             refs = [Ref(*item) for item in detail]
             if code == CYCLE:
                 return CallCycle(refs)
