@@ -18,7 +18,7 @@ monkey.patch_all()
 
 import logging
 
-from theatre_gevent import Context, Host, Initialize, Ref
+from theatre_gevent import Context, Host, Initialize, Ref, Shutdown
 from theatre_gevent.testing import VirtualClock
 
 logging.getLogger("theatre_gevent").setLevel(logging.WARNING)
@@ -30,20 +30,23 @@ def kettle(ctx: Context) -> None:
 
 
 class Watch:
-    """Sends itself a message every second, three times; it might leave in between and would come back for the next."""
+    """Sends itself a message every second, three times. The timer goes when it goes: it would bring the actor back."""
 
     def __init__(self) -> None:
         self.ticks = 0
+        self.timer = ""
 
     def receive(self, ctx: Context) -> None:
         match ctx.message:
             case Initialize():
-                ctx.send_after(ctx.actor_ref, "tick", 1)
+                self.timer = ctx.send_after(ctx.actor_ref, "tick", 1)
+            case Shutdown():
+                ctx.cancel_schedule(self.timer)
             case "tick":
                 self.ticks += 1
                 print(f"{ctx.actor_ref} ticks {self.ticks}")
                 if self.ticks < 3:
-                    ctx.send_after(ctx.actor_ref, "tick", 1)
+                    self.timer = ctx.send_after(ctx.actor_ref, "tick", 1)
 
 
 def report(ctx: Context) -> None:

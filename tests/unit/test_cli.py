@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from theatre_gevent import InvalidOption
 from theatre_gevent.cli.arguments import parse
 from theatre_gevent.cli.errors import CommandError, UsageMistake
 from theatre_gevent.cli.main import main
@@ -129,6 +130,34 @@ def test_ports_count_up_and_hosts_without_a_database_know_each_other() -> None:
     assert len({options["listen"] for options in free.values()}) == 3
     with pytest.raises(UsageMistake, match="ports that nobody knows"):
         plan(parse(["run", "x:y", "--hosts", "2", "--listen", "127.0.0.1:0"], {}))
+
+
+def test_other_options_of_host_are_set_by_name() -> None:
+    argv = ["run", "x:y", "--hosts", "2", "--set", "idle_timeout=60", "--set", "on_lease_lost=drain"]
+    for options in plan(parse(argv, {"THEATRE_SET": "idle_timeout=1"})).values():
+        assert (options["idle_timeout"], options["on_lease_lost"]) == (60.0, "drain")
+    environ = {"THEATRE_SET": " actor_inbox_size=9  panic_recovery=off", "THEATRE_DRAIN_TIMEOUT": "0"}
+    [options] = plan(parse(["run", "x:y"], environ)).values()
+    assert (options["actor_inbox_size"], options["panic_recovery"], options["drain_timeout"]) == (9, False, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("idle_timeout", "must be NAME=VALUE, with a NAME of idle_timeout, .*, got 'idle_timeout'"),
+        ("idel_timeout=1", "must be NAME=VALUE, .*, got 'idel_timeout=1'"),
+        ("lease_duration=5", "must be NAME=VALUE"),
+        ("dead_letter_handler=print", "must be NAME=VALUE"),
+        ("idle_timeout=soon", "idle_timeout must be a number, got 'soon'"),
+        ("actor_inbox_size=1.5", "actor_inbox_size must be a number"),
+        ("panic_recovery=maybe", "panic_recovery must be one of 1, true,"),
+        ("idle_timeout=-1", "idle_timeout must be a finite number of seconds, more than 0, got -1.0"),
+    ],
+)
+def test_a_bad_setting_is_named(setting: str, complaint: str) -> None:
+    for argv, environ in ((["--set", setting], {}), ([], {"THEATRE_SET": setting})):
+        with pytest.raises((UsageMistake, InvalidOption), match=complaint):
+            plan(parse(["run", "x:y", *argv], environ))
 
 
 @pytest.mark.parametrize(

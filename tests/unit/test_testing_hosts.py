@@ -8,6 +8,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from tests.support import until
 from theatre_gevent import Host, HostNotRunning, InvalidOption, Ref
 from theatre_gevent.testing import TestCluster, VirtualClock
 from theatre_gevent.testing.hosts import stop_hosts
@@ -74,6 +75,28 @@ def test_a_host_that_does_not_stop_is_an_error_and_the_others_are_stopped(clock:
     assert [host.state for host in hosts] == ["active", "stopped", "stopped"]
     never.set()
     clock.run(Host.stop, hosts[0])
+
+
+def test_a_cluster_is_started_and_stopped_by_a_with_block() -> None:
+    with TestCluster(2) as hosts:
+        hosts.register_actor("where", Where)
+        assert hosts[0].request(hosts.ref_on(hosts[1], "where"), "?")
+    assert {host.state for host in hosts} == {"stopped"}
+
+
+def test_a_host_that_a_receiver_has_stopped_is_an_error() -> None:
+    def raising(ctx: Any) -> None:
+        if ctx.message == "boom":
+            raise LookupError("the reason")
+
+    host = Host(host_id="h", panic_recovery=False).start()
+    host.register_actor("raising", raising)
+    host.send(Ref("raising", "1"), "boom")
+    until(lambda: host.state == "stopped")
+    with pytest.raises(RuntimeError, match="h: a receiver raised LookupError: the reason") as caught:
+        stop_hosts([host])
+    assert caught.value.__cause__ is not None
+    assert isinstance(caught.value.__cause__.__cause__, LookupError)
 
 
 def test_hosts_that_need_their_time_get_it_from_the_virtual_clock(clock: VirtualClock) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..config import check_address
+from ..config import HostOptions, check_address
 from ..errors import InvalidOption
 from ..logic.paging import MAX_LIMIT
 from ..logs import FORMATS, LEVELS
@@ -20,6 +21,15 @@ CHILD = "-child"
 
 RUNS_HOSTS = ("run", "playground")
 """Subcommands that patch the standard library."""
+
+_HAVE_THEIR_OWN = ("drain_timeout", "lease_duration", "log_level")
+
+SETTINGS: dict[str, type] = {
+    option.name: type(option.default)
+    for option in fields(HostOptions)
+    if type(option.default) in (float, int, bool, str) and option.name not in _HAVE_THEIR_OWN
+}
+"""Options of `Host` that no option of `run` is for, and what they are read as; a text can't give the others."""
 
 EMBEDDED = "embedded"
 _URL = "http://127.0.0.1:9090"
@@ -88,6 +98,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
         self._variables: list[tuple[argparse.Action, str, Any, bool]] = []
+        self._several: set[str] = set()
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing usage, of which `--help` says more."""
@@ -97,9 +108,11 @@ class Parser(argparse.ArgumentParser):
     def option(self, *names: str, env: str, default: Any = None, required: bool = False, **options: Any) -> None:
         """Add an option, or a positional argument, that the environment may give as well."""
         text = str(options.pop("help"))
-        shown = "" if default is None or default is False else f"; default {default}"
+        shown = "" if default in (None, False, []) else f"; default {default}"
         if not names[0].startswith("-"):
             options["nargs"] = "?"
+        if options.get("action") == "append":
+            self._several.add(env)
         action = self.add_argument(*names, default=None, help=f"{text}{shown} [{env}]", **options)
         if options.get("action") == "store_true":
             action.default = None
@@ -113,7 +126,13 @@ class Parser(argparse.ArgumentParser):
             value = default
             if environ.get(env):
                 try:
-                    value = self._from_text(action, environ[env])
+                    text = environ[env]
+                    several = env in self._several
+                    value = (
+                        [self._from_text(action, word) for word in text.split()]
+                        if several
+                        else self._from_text(action, text)
+                    )
                 except (ValueError, argparse.ArgumentTypeError) as error:
                     self.error(f"environment variable {env}: {error}")
             elif required:
@@ -195,12 +214,16 @@ def _run(parser: Parser) -> Parser:
     option("--admin-token", env="THEATRE_ADMIN_TOKEN", help="what admin servers demand; others may see arguments")
     option("--secret", env="THEATRE_SECRET", help="what hosts demand of each other; others may see arguments")
     option(
-        "--drain-timeout", type=_seconds, default=5.0, metavar="SECONDS", env="THEATRE_DRAIN_TIMEOUT",
+        "--drain-timeout", type=_patience, default=5.0, metavar="SECONDS", env="THEATRE_DRAIN_TIMEOUT",
         help="how long a host that stops waits for its messages",
     )  # fmt: skip
     option(
         "--lease-duration", type=_seconds, default=20.0, metavar="SECONDS", env="THEATRE_LEASE_DURATION",
         help="after which the actors of a host that was killed come alive elsewhere, with --dsn",
+    )  # fmt: skip
+    option(
+        "--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", env="THEATRE_SET",
+        help="another option of Host, such as idle_timeout=60; may be given again, and the variable takes several",
     )  # fmt: skip
     option("--log-level", type=str.upper, choices=LEVELS, default="INFO", env="THEATRE_LOG_LEVEL", help="the least")
     option("--log-format", choices=FORMATS, default="text", env="THEATRE_LOG_FORMAT", help="'json': an object a line")
@@ -247,6 +270,21 @@ def _playground(parser: Parser) -> Parser:
     return parser
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or name not in SETTINGS:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, with a NAME of {', '.join(SETTINGS)}, got {text!r}")
+    kind = SETTINGS[name]
+    if kind is bool:
+        if value.lower() not in _WORDS:
+            raise argparse.ArgumentTypeError(f"{name} must be one of {', '.join(_WORDS)}, got {value!r}")
+        return name, _WORDS[value.lower()]
+    try:
+        return name, kind(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{name} must be a number, got {value!r}") from None
+
+
 def _whole(text: str, most: int) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= most):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {most}, got {text!r}")
@@ -269,6 +307,10 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"must be a number of seconds, more than 0, got {text!r}")
     return value
+
+
+def _patience(text: str) -> float:
+    return 0.0 if text == "0" else _seconds(text)
 
 
 def _word(text: str) -> str:

@@ -101,7 +101,8 @@ def plan(given: Namespace) -> dict[str, dict[str, Any]]:
     hosts: dict[str, dict[str, Any]] = {}
     free = [] if given.listen or given.dsn or not clustered else free_ports(given.hosts)
     for index, name in enumerate(names):
-        options: dict[str, Any] = {"drain_timeout": given.drain_timeout, "admin_token": given.admin_token}
+        options: dict[str, Any] = dict(given.set)
+        options.update(drain_timeout=given.drain_timeout, admin_token=given.admin_token)
         options["log_level"] = given.log_level
         if given.admin is not None:
             options["admin_addr"] = counted_up(given.admin, index)

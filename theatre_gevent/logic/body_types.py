@@ -22,6 +22,7 @@ string, the key of a `zoneinfo.ZoneInfo`.
 
 from __future__ import annotations
 
+import enum
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,9 @@ def _why_not(value: object) -> str:
     for base in kind.__mro__[1:]:
         if base in PLAIN or base in PACKERS:
             would = f"{name} is a subclass of {base.__name__} and would arrive as something else"
-            return f"{would}; register it with @message"
+            if issubclass(kind, enum.Enum) or hasattr(kind, "_fields"):
+                return f"{would}; register it with @message"
+            return f"{would}; send {base.__name__}(...) of it"
     if isinstance(value, type):
         return f"a class ({value.__qualname__}) cannot travel"
     return (

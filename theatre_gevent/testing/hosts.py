@@ -13,6 +13,8 @@ from ..messages import Ref
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from typing_extensions import Self
+
     from .clock import VirtualClock
 
 JOIN_TIMEOUT = 30.0
@@ -57,8 +59,14 @@ class TestCluster(list[Host]):
             made.append(Host(host_id=name, listen="127.0.0.1:0", **given))
         super().__init__(made)
 
-    def start(self) -> None:
-        """Start the hosts and wait until each is connected to all others.
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Start the hosts and wait until each is connected to all others. Returns the cluster itself.
 
         Raises:
             RuntimeError: They were not connected within 30 s.
@@ -76,6 +84,7 @@ class TestCluster(list[Host]):
                 seen = ", ".join(f"{host.host_id} {up(host)}" for host in self)
                 raise RuntimeError(f"the hosts were not connected within {JOIN_TIMEOUT:g} s; peers up: {seen}")
             clock.sleep(0.002)
+        return self
 
     def stop(self) -> None:
         """Stop all hosts at once.
@@ -110,7 +119,8 @@ def stop_hosts(hosts: Iterable[Host], clock: VirtualClock | None = None) -> None
         clock: Their virtual clock, which is advanced until they have stopped; None if they live in real time.
 
     Raises:
-        RuntimeError: A host did not stop within its own time and 10 s more, or its `stop` raised.
+        RuntimeError: A host did not stop within its own time and 10 s more, or its `stop` raised, or it had stopped by
+            itself since a receiver raised.
     """
     hosts = list(hosts)
     errors: dict[str, BaseException] = {}
@@ -134,6 +144,10 @@ def stop_hosts(hosts: Iterable[Host], clock: VirtualClock | None = None) -> None
     for host in hosts:
         if host.state != "stopped":
             errors.setdefault(host.host_id, RuntimeError(f"it did not stop in time and is {host.state}"))
+        elif host._cause is not None:
+            panic = RuntimeError(f"a receiver raised {type(host._cause).__name__}: {host._cause}")
+            panic.__cause__ = host._cause
+            errors.setdefault(host.host_id, panic)
     if errors:
         told = "; ".join(f"{host_id}: {error}" for host_id, error in errors.items())
         raise RuntimeError(f"hosts of this test did not stop as they should: {told}") from next(iter(errors.values()))
