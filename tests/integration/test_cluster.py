@@ -416,6 +416,14 @@ def test_each_line_of_the_log_names_its_host(caplog: pytest.LogCaptureFixture) -
     assert {("a", "host a: connected to b"), ("b", "host b: connected to a")} <= set(lines)
 
 
+def test_a_goodbye_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It comes on both connections between two hosts."""
+    with caplog.at_level(logging.INFO, "theatre_gevent.cluster"), Cluster("ab") as cluster:
+        cluster["b"].stop()
+        until(lambda: "host a: b leaves: the host stops" in caplog.messages)
+    assert caplog.messages.count("host a: b leaves: the host stops") == 1
+
+
 @pytest.mark.parametrize(
     ("peer", "reason"),
     [("secret", "another shared secret"), ("nobody", "Connection refused")],

@@ -34,6 +34,7 @@ cdef class ClusterRouter(Router):
     cdef public object host_id
     cdef public long long returned
     cdef public bint is_leaving
+    cdef public set _goodbyes
 
     cpdef way(self, object ref)
 

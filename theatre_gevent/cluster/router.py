@@ -87,6 +87,8 @@ class ClusterRouter(Router):
         # Those that were in use until the members changed or their time was over: messages may be on their way there.
         self._old_ways: dict[Ref, Link] = {}
         self._old_until = 0.0
+        self._goodbyes: set[str] = set()
+        """Who has said goodbye since it was connected to: it says so on each connection."""
         self._ttl = placement_ttl
         self.detours = Detours(dispatcher)
         self._detoured = self.detours.by_ref
@@ -417,11 +419,14 @@ class ClusterRouter(Router):
 
     def up(self, host_id: str) -> None:
         """A link has connected."""
+        self._goodbyes.discard(host_id)
         log.info("host %s: connected to %s", self.host_id, host_id, extra=fields(self.host_id))
 
     def leaving(self, host_id: str, reason: str) -> None:
         """A peer takes no new work."""
-        log.info("host %s: %s leaves: %s", self.host_id, host_id, reason, extra=fields(self.host_id))
+        if host_id not in self._goodbyes:
+            self._goodbyes.add(host_id)
+            log.info("host %s: %s leaves: %s", self.host_id, host_id, reason, extra=fields(self.host_id))
         self._forget_ways(host_id)
         self.cluster.mark_leaving(host_id)
 
