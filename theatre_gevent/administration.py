@@ -28,6 +28,7 @@ class Admin:
         self._app: Application | None = None
         self._server: AdminServer | None = None
         self._running = False
+        self._began = 0.0, 0.0
         self.address = ""
 
     @property
@@ -43,8 +44,8 @@ class Admin:
             names = [address.rpartition(":")[0] for address in told if address]
             self._inspection = Inspection(self._host)
             self._app = Application(self._inspection, options.admin_token, names)
-            if self._running:
-                self._inspection.open()
+            if self._running:  # the caller may be a thread of another server's
+                self._inspection.run(self._inspection.open, *self._began)
         return self._app
 
     def open(self) -> None:
@@ -61,9 +62,11 @@ class Admin:
             self._server = AdminServer(wanted)
             self.address = str(self._server.address)
         self._running = True
+        clock = self._host._clock
+        self._began = clock.monotonic(), clock.time()
         if self._inspection is not None:
             self._inspection.admin_addr = self.address
-            self._inspection.open()
+            self._inspection.open(*self._began)
 
     def announced(self, transport: Transport) -> str:
         """Return the address for other hosts, empty for none."""

@@ -74,7 +74,7 @@ class Host(ScheduleVerbs):
         self._stopper: Greenlet[..., None] | None = None
         self._cause: BaseException | None = None
         self._states = HostStates(
-            self.host_id, self.options.on_state, self._begin_stop if self.options.on_lease_lost == "drain" else None
+            self.host_id, self.options.on_state, self._lease_lost if self.options.on_lease_lost == "drain" else None
         )
         self._admin = Admin(self)
         self._watchdog = Watchdog(self.host_id, self._dispatcher, self._clock)
@@ -443,6 +443,11 @@ class Host(ScheduleVerbs):
             self._joined.abandon()
         self._admin.abandon()
         self._watchdog.stop()
+
+    def _lease_lost(self) -> None:
+        """The lease has ended, and `on_lease_lost` is `drain`."""
+        self._cause = HostFrozen(f"the lease of host {self.host_id} has ended, and on_lease_lost is 'drain'")
+        self._begin_stop()
 
     def _panic(self, error: BaseException) -> None:
         """A receiver raised and `panic_recovery` is off."""

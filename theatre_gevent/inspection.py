@@ -69,9 +69,14 @@ class Inspection:
         self._list: list[Ref] = []
         self._listed_at = 0.0
 
-    def open(self) -> None:
-        """The host starts: listen to what goes wrong from now on."""
-        self._started, self._started_at = self.clock.monotonic(), self.clock.time()
+    def open(self, started: float, started_at: float) -> None:
+        """Listen to what goes wrong from now on.
+
+        Args:
+            started: When the host started, in the clock's monotonic seconds.
+            started_at: The same as wall time.
+        """
+        self._started, self._started_at = started, started_at
         self._dispatcher.lifecycle.journal = self.journal.dead_letter
         self.journal.open()
         self.watch.start()

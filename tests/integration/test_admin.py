@@ -579,6 +579,12 @@ def test_what_goes_down_again_is_a_gauge() -> None:
     assert now - {"requests_abandoned"} <= GAUGES
 
 
+@pytest.mark.parametrize("accept", ["text/plain;version=abc", "application/openmetrics-text; version=;q=x", "", "*/*"])
+def test_metrics_come_whatever_is_accepted(alone: Host, accept: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert ask(alone, "/metrics", headers={"Accept": accept}).status == 200
+    assert [each for each in caplog.records if each.levelname in ("WARNING", "ERROR")] == []
+
+
 def test_buckets_rise_and_openmetrics_can_be_read(alone: Host) -> None:
     for _ in range(50):
         alone.request(Ref("x", "1"), "hello")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -19,7 +22,7 @@ from tests.integration.admin_support import ask, get
 from tests.integration.cluster_support import Cluster
 from tests.support import until
 from theatre_gevent import Context, Host, InvalidOption, Ref, SystemClock
-from theatre_gevent.admin import guard
+from theatre_gevent.admin import guard, server
 from theatre_gevent.admin.guard import make_proof
 
 ADMIN = "127.0.0.1:0"
@@ -436,3 +439,93 @@ def test_a_freeze_by_another_thread_waits_for_the_handlers(
     assert answer is not None
     assert (answer[0], ujson.loads(answer[1])) == (202, {"host_id": host.host_id, "state": "frozen"})
     assert ended == ["by itself"]
+
+
+# -- who only connects --------------------------------------------------------------------------------------------
+
+
+def connect(host: Host) -> socket.socket:
+    assert host.admin_address is not None
+    name, _, port = host.admin_address.rpartition(":")
+    return socket.create_connection((name, int(port)), timeout=20)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    answer = b""
+    while data := connection.recv(65536):
+        answer += data
+    return answer
+
+
+def test_many_requests_on_one_connection_let_others_run(token_host: Host) -> None:
+    """The stranger gets 401 each time. Nothing else in the process ran until its last request was answered."""
+    rounds = 0
+    loop = get_hub().loop
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        timer.start(count)
+
+    timer = loop.timer(0)
+    one = b"GET /cluster/status HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(token_host) as connection:
+        connection.sendall(one * 199 + one.replace(b"Host", b"Connection: close\r\nHost"))
+        timer.start(count)
+        answers = read_all(connection)
+    timer.close()
+    assert answers.count(b"HTTP/1.1 401") == 200
+    assert rounds >= 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Length: 46\r\nTransfer-Encoding: chunked",
+        "Content-Length: 5\r\nTransfer-Encoding: gzip, chunked",
+        "Content-Length: 5\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked",
+        "Content-Length: 0\r\nContent-Length: 46",
+        "Content-Length: +5",
+        "Content-Length: 0_5",
+        "Content-Length: -5",
+        "Content-Length: 5, 5",
+        "Content-Length : 46",
+        "Content-Length: 1048577",
+        "Content-Length: 1000000000000",
+        "\r\n".join(f"X-{number}: 1" for number in range(200)),
+    ],
+)
+def test_what_two_servers_in_a_row_could_read_in_two_ways_is_not_read(token_host: Host, headers: str) -> None:
+    """A proxy may take what follows for the body, and send the next one's request on the same connection."""
+    body = "0\r\n\r\nGET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(token_host) as connection:
+        connection.sendall(f"POST /healthz HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}".encode())
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_slow_connections_keep_nobody_out(token_host: Host) -> None:
+    held = [connect(token_host) for _ in range(server.MAX_CONNECTIONS + 50)]
+    for connection in held:
+        with suppress(OSError):
+            connection.sendall(b"P")
+    assert ask(token_host, "/healthz").status == 200
+    for connection in held:
+        connection.close()
+
+
+def test_headers_have_their_time(token_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD", 0.05)
+    with connect(token_host) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_strangers_mistakes_are_no_warnings(token_host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """They would push what matters out of the journal."""
+    with connect(token_host) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []

@@ -93,7 +93,7 @@ def test_a_host_that_a_receiver_has_stopped_is_an_error() -> None:
     host.register_actor("raising", raising)
     host.send(Ref("raising", "1"), "boom")
     until(lambda: host.state == "stopped")
-    with pytest.raises(RuntimeError, match="h: a receiver raised LookupError: the reason") as caught:
+    with pytest.raises(RuntimeError, match="h: it has stopped by itself: LookupError: the reason") as caught:
         stop_hosts([host])
     assert caught.value.__cause__ is not None
     assert isinstance(caught.value.__cause__.__cause__, LookupError)

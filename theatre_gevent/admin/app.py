@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from importlib import resources
+from io import StringIO
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -84,6 +85,7 @@ class Application:
             response = self._refusal(refusal)
             start_response(response.status_line, response.headerlist)
             return [response.body] if environ["REQUEST_METHOD"] != "HEAD" else []
+        environ["wsgi.errors"] = StringIO()  # bottle writes there what `_error` logs
         answer: Iterable[bytes] = self._app(environ, start_response)
         return answer
 

@@ -124,5 +124,8 @@ def new_registry(view: HostView) -> CollectorRegistry:
 
 def render(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """Return the text that was asked for with an Accept header, and its content type."""
-    encoder, content_type = choose_encoder(accept)
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # the library reads a version in it that is none
+        encoder, content_type = choose_encoder("")
     return encoder(registry), content_type

@@ -1,11 +1,20 @@
-"""The admin server: gevent's WSGI server in the host's own hub."""
+"""The admin server: gevent's WSGI server in the host's own hub, on its guard against whoever connects.
+
+A stranger without the token reaches this code: neither may many requests on one connection keep the hub, nor slow
+ones the connections, and what two servers in a row could read in two ways is not read at all.
+"""
 
 from __future__ import annotations
 
 import logging
+import socket
+from contextlib import suppress
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 import ujson
+from gevent import Timeout
+from gevent.hub import get_hub
 from gevent.pool import Pool
 from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 
@@ -22,6 +31,15 @@ MAX_CONNECTIONS = 200
 IDLE = 30.0
 """Seconds for which a connection may say nothing, or not take an answer."""
 
+HEAD = 10.0
+"""Seconds for the headers of a request, from the end of its first line."""
+
+LARGEST_BODY = 1024 * 1024
+"""Bytes of a body that are read at most, be it to throw them away: the application takes fewer."""
+
+_SPARE = 20
+"""Connections that are kept free: for each new one beyond, the one that has been idle for longest has to go."""
+
 
 _MISTAKES = {
     "400": ("Bad Request", "this is no HTTP request that can be read"),
@@ -29,14 +47,60 @@ _MISTAKES = {
 }
 
 
+class _Server(WSGIServer):
+    """Knows who has a connection and has not sent a whole request: the longest first."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.connections: Pool = options["spawn"]
+        self.waited_for: dict[_Handler, None] = {}
+
+    def make_room(self) -> None:
+        """Close the connection that has been idle for longest, if few more can be taken."""
+        if self.connections.free_count() < _SPARE and self.waited_for:
+            handler = next(iter(self.waited_for))
+            del self.waited_for[handler]
+            with suppress(OSError):
+                handler.socket.shutdown(socket.SHUT_RDWR)
+
+
 class _Handler(WSGIHandler):
+    server: _Server
+
     def handle(self) -> None:
         self.socket.settimeout(IDLE)
+        self.server.make_room()
         super().handle()
+
+    def read_request(self, raw_requestline: str) -> Any:
+        """Read the headers.
+
+        Raises:
+            ValueError: They can't be read, or can be read in more than one way.
+        """
+        try:
+            with Timeout(HEAD, TimeoutError("the headers took too long")):
+                super().read_request(raw_requestline)
+        except (HTTPException, OSError) as error:
+            raise ValueError(str(error)) from None
+        headers = self.headers
+        lengths = headers.get_all("Content-Length", [])
+        if "Transfer-Encoding" in headers or len(lengths) > 1 or headers.defects:
+            raise ValueError("no body but one of a known length is taken")
+        if not all(text.isascii() and text.isdecimal() and int(text) <= LARGEST_BODY for text in lengths):
+            raise ValueError(f"Content-Length must be a whole number, at most {LARGEST_BODY}")
+        if not self.content_length:
+            self.server.waited_for.pop(self, None)
+        return True
 
     def handle_one_request(self) -> Any:
         """Say as JSON what was wrong, also where the application was not asked."""
-        result = super().handle_one_request()
+        _let_others_run()
+        self.server.waited_for[self] = None
+        try:
+            result = super().handle_one_request()
+        finally:
+            self.server.waited_for.pop(self, None)
         if not isinstance(result, tuple) or result[0] not in _MISTAKES:
             return result
         status = result[0]
@@ -74,12 +138,12 @@ class AdminServer:
 
     def serve(self, app: Callable[..., Any]) -> None:
         """Answer requests from now on, in the hub of the calling thread."""
-        self._server = WSGIServer(
+        self._server = _Server(
             self._listener,
             app,
             spawn=Pool(MAX_CONNECTIONS),
             log=None,
-            error_log=LoggingLogAdapter(log, logging.WARNING),
+            error_log=LoggingLogAdapter(log, logging.INFO),  # strangers' mistakes
             handler_class=_Handler,
         )
         self._server.start()
@@ -96,3 +160,13 @@ class AdminServer:
         if self._server is not None:
             self._server.stop(timeout=1.0)
         self._listener.close()
+
+
+def _let_others_run() -> None:
+    """Come back when the loop has looked at its sockets and timers: the next request may be there already."""
+    hub = get_hub()
+    timer = hub.loop.timer(0)
+    try:
+        hub.wait(timer)
+    finally:
+        timer.close()

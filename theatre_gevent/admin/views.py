@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from .._version import __version__
-from ..logic.paging import MAX_LIMIT, cursor_of
+from ..logic.paging import MAX_LIMIT, cursor_of, read_cursor
 from ..messages import Ref
 from .parameters import AFTER, HOST, ID, LIMIT, PREFIX, TYPE, Parameter
 from .peers import Answer, Peers
@@ -172,10 +172,13 @@ class Views:
         answers = self._all("/cluster/actors", given, self.actors)
         entries = [entry for answer in answers for entry in answer.data.get("actors", ())]
         entries.sort(key=lambda entry: (entry["type"], entry["id"], entry["host_id"]))
+        # A host shows what is not beyond its own next page, and less than that where actors have left meanwhile.
+        ends = [(read_cursor(end), end) for answer in answers if (end := answer.data.get("next"))]
+        shown, following = min(ends, default=(None, None))
+        if shown is not None:
+            entries = [entry for entry in entries if (entry["type"], entry["id"]) <= shown]
         page = entries[: given["limit"]]
-        more = len(entries) > len(page) or any(answer.data.get("next") for answer in answers)
-        following = None
-        if more and page:
+        if len(entries) > len(page):
             following = cursor_of(Ref(page[-1]["type"], page[-1]["id"]))
         total = sum(answer.data.get("total", 0) for answer in answers)
         return {"actors": page, "total": total, "next": following, "silent": _silent(answers)}

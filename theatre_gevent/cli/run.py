@@ -210,6 +210,12 @@ class Supervisor:
             self._error = error
         self._stop()
 
+    def drain_failed(self, host_id: str, code: int) -> None:
+        """A host that was told to drain has ended otherwise."""
+        if self._code not in (INTERRUPTED, TERMINATED):  # else it was killed, as asked
+            log.error("host %s %s while it drained", host_id, ending(code), extra=logs.fields(host_id))
+            self._code = FAILED
+
     def _caught(self, number: signal.Signals, code: int) -> None:
         if not self.stopping.is_set():
             log.info("%s: all hosts drain; once more ends them at once", number.name)
@@ -271,6 +277,8 @@ class SupervisedHost:
             begun = clock.monotonic()
             code = self._run_once()
             if stopping.is_set():
+                if code != OK and self._started:
+                    self._supervisor.drain_failed(self.host_id, code)
                 return
             if code == OK and self._started:
                 log.info(
@@ -297,7 +305,10 @@ class SupervisedHost:
     def _run_once(self) -> int:
         """Run one process to its end; return its exit code."""
         self._failure, self._started = None, False
-        reading, writing = os.pipe()
+        try:
+            reading, writing = os.pipe()
+        except OSError as error:
+            return self._not_started(error)
         try:
             process = self._process = Popen(
                 command("theatre_gevent", CHILD, self.host_id),
@@ -308,6 +319,9 @@ class SupervisedHost:
                 pass_fds=(writing,),
                 start_new_session=True,  # Ctrl+C goes to the command alone, which ends all in good order
             )
+        except OSError as error:
+            os.close(reading)
+            return self._not_started(error)
         finally:
             os.close(writing)
         if self._supervisor.stopping.is_set():  # the signal came meanwhile
@@ -340,6 +354,11 @@ class SupervisedHost:
             with suppress(OSError):
                 pipe.close()
         return code
+
+    def _not_started(self, error: OSError) -> int:
+        """The machine has no process, memory or descriptor left for another host: perhaps later."""
+        self._failure = CommandError(f"host {self.host_id} can't be started: {error.strerror or error}")
+        return FAILED
 
     def _listen(self, reading: int) -> None:
         """Hear whether the host has started."""

@@ -145,9 +145,9 @@ def stop_hosts(hosts: Iterable[Host], clock: VirtualClock | None = None) -> None
         if host.state != "stopped":
             errors.setdefault(host.host_id, RuntimeError(f"it did not stop in time and is {host.state}"))
         elif host._cause is not None:
-            panic = RuntimeError(f"a receiver raised {type(host._cause).__name__}: {host._cause}")
-            panic.__cause__ = host._cause
-            errors.setdefault(host.host_id, panic)
+            reason = RuntimeError(f"it has stopped by itself: {type(host._cause).__name__}: {host._cause}")
+            reason.__cause__ = host._cause
+            errors.setdefault(host.host_id, reason)
     if errors:
         told = "; ".join(f"{host_id}: {error}" for host_id, error in errors.items())
         raise RuntimeError(f"hosts of this test did not stop as they should: {told}") from next(iter(errors.values()))
