@@ -292,6 +292,7 @@ class Host(ScheduleVerbs):
             return
         from .cluster.joining import Joined  # a host by itself needs no sockets: 15 ms of its start
 
+        given = self._transport, self._cluster
         self._joined = joined = Joined(
             self.host_id,
             options,
@@ -309,7 +310,13 @@ class Host(ScheduleVerbs):
             self._schedules = DurableSchedules(self._dispatcher, store, options.schedule_recovery_interval)
             self._dispatcher.schedules = self._schedules
         if options.peers is not None:
-            self.set_peers(options.peers)
+            try:
+                self.set_peers(options.peers)
+            except BaseException:
+                joined.stop(HostNotRunning(f"host {self.host_id} could not start"))
+                self._joined = self._dispatcher.router = None
+                self._transport, self._cluster = given
+                raise
 
     # -- actors ------------------------------------------------------------------------------------------------
 

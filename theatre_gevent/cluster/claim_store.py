@@ -33,9 +33,10 @@ class PostgresClaims:
 
     def claim(self, refs: list[Ref], again: list[int], number: int) -> list[Outcome]:
         """Claim all `refs`; see `OwnershipStore`."""
+        life = self._life()  # not that which may have begun when there is a connection
         try:
             with self._pool.connection() as connection:
-                claimed = postgres.claim(connection, self._life(), number, refs, again if any(again) else ())
+                claimed = postgres.claim(connection, life, number, refs, again if any(again) else ())
         except HostFenced as error:
             self._on_fenced()
             raise StoreUnavailable(str(error)) from error
@@ -57,9 +58,10 @@ class PostgresClaims:
 
     def release(self, refs: list[Ref], number: int) -> None:
         """Give `refs` back; see `OwnershipStore`."""
+        life = self._life()
         try:
             with self._pool.connection() as connection:
-                postgres.release(connection, self._life(), number, refs)
+                postgres.release(connection, life, number, refs)
         except (AnswerLost, DatabaseUnavailable) as error:
             raise StoreUnavailable(str(error)) from error
 

@@ -35,6 +35,7 @@ class Claiming:
             patience,
         )
         self._dispatcher.registry.on_removed = self._removed
+        self._dispatcher.registry.on_let_go = self.ownership.let_go
         self.claim = self.ownership.claim
         self.withdraw = self.ownership.withdraw
         self.take_back = self.ownership.take_back
@@ -68,12 +69,13 @@ class Claiming:
 
     def _won(self, detour: Detour, reason: InitReason) -> None:
         router = self._router
-        refusal = self._dispatcher.backpressure.refusal()
-        if refusal is None:
-            router.settling.here(detour, reason)
+        refusal = self._dispatcher.backpressure.refusal_of_accepted()
+        is_passed_on = router.is_leaving and router.cluster.ring.owner(detour.ref) is not None
+        if refusal is None and not is_passed_on:
+            router.settling.here(detour, reason)  # the last host that leaves handles what it has accepted itself
             return
         self.ownership.release(detour.ref)
-        if router.is_leaving:
+        if refusal is None or router.is_leaving:
             router.settling.again(detour)  # its next owner waits until it has been given back
         else:
             router.settling.failed(detour, refusal)

@@ -58,6 +58,7 @@ class Joined:
         if leased is not None:
             check_margin(options, leased.config.lease_duration)
         self._began = leased is not None and not leased.started
+        started: Transport | None = None
         try:
             if leased is not None and self._began:
                 leased.start()
@@ -74,12 +75,15 @@ class Joined:
             self.router = ClusterRouter(dispatcher, self.cluster, self.transport, options.placement_ttl, store)
             dispatcher.router = self.router
             self.transport.set_admin_addr(admin_addr(self.transport))
-            self.transport.start(self.router)
+            started = self.transport
+            started.start(self.router)
             if leased is not None:
                 leased.register(self.transport.addr, self.transport.identity.admin_addr or None)
             self.router.join()  # the others know this host only now
         except BaseException:
             dispatcher.router = None
+            if started is not None:
+                started.stop(0.0, "the host could not start")
             if leased is not None and self._began:
                 leased.stop()
             raise

@@ -105,6 +105,7 @@ class Ownership:
         self._wanted: dict[Ref, float] = {}  # and since when, in monotonic seconds
         self._asked: dict[Ref, int] = {}  # by which statement, while there is no answer: it may have been claimed
         self._returned: dict[Ref, bool] = {}  # and whether it is certainly still owned
+        self._over = False
         self._life = 0
         self._number = 0
         self._failures = 0
@@ -122,9 +123,16 @@ class Ownership:
         self._wake()
 
     def release(self, ref: Ref) -> None:
-        """Give `ref` back with the next statement."""
-        self._returned[ref] = True
-        self._wake()
+        """Give `ref` back with the next statement; not if it is being claimed, for something that came later."""
+        if ref not in self._wanted:
+            self._returned[ref] = True
+            self._wake()
+
+    def let_go(self, ref: Ref) -> None:
+        """Give `ref` back that this host may own still: it was active here, perhaps in an earlier life."""
+        if ref not in self._wanted:
+            self._returned.setdefault(ref, False)
+            self._wake()
 
     def take_back(self, ref: Ref) -> bool:
         """Keep what was to be given back; tells whether it was in time.
@@ -161,10 +169,13 @@ class Ownership:
 
     def stop(self) -> None:
         """Ask no more."""
+        self._over = True
         if self._greenlet is not None:
             self._greenlet.kill()
 
     def _wake(self) -> None:
+        if self._over:
+            return
         self._quiet.clear()
         self._work.set()
         if self._greenlet is None or self._greenlet.dead:
@@ -207,9 +218,9 @@ class Ownership:
         except Exception as error:
             log.exception("a claim of %d actors failed", len(refs))
             outcomes = [Refused(NoOwner(f"{ref} could not be claimed: {error}")) for ref in refs]
-        if life != self._life:
-            return
         for ref, outcome in zip(refs, outcomes, strict=True):
+            if life != self._life:  # whoever is told may take his time
+                return
             self._asked.pop(ref, None)
             if self._wanted.pop(ref, None) is not None:
                 self.claims += 1
@@ -247,11 +258,13 @@ class Ownership:
         self._failures += 1
         if self._failures == 1:
             log.warning("claims and releases wait for the database: %s", error)
-        now = self._clock.monotonic()
+        now, life = self._clock.monotonic(), self._life
         for ref in [ref for ref, since in self._wanted.items() if now - since >= self._patience]:
-            del self._wanted[ref]
-            why = f"{ref} could not be claimed within {self._patience:g} s: {error}"
-            self._tell(ref, Refused(NoOwner(why)))
+            if life != self._life or self._wanted.pop(ref, None) is None:
+                continue
+            # Before anybody is told, who may have it claimed again.
             if self._asked.pop(ref, 0):  # perhaps it was claimed all the same
                 self._returned[ref] = False
+            why = f"{ref} could not be claimed within {self._patience:g} s: {error}"
+            self._tell(ref, Refused(NoOwner(why)))
         self._clock.sleep(min(RETRY_MAX, RETRY_MIN * 2 ** min(self._failures, 10)))

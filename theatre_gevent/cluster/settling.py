@@ -138,7 +138,7 @@ class Settling:
     def deliver(self, ctx: Context) -> None:
         """Deliver a message here, without waiting."""
         dispatcher = self._dispatcher
-        refusal = dispatcher.backpressure.refusal()
+        refusal = dispatcher.backpressure.refusal_of_accepted()
         if refusal is not None:
             dispatcher.registry.forget_unused(ctx._activation)
             dispatcher.accepted += 1

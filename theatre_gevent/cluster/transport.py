@@ -23,6 +23,7 @@ from greenlet import getcurrent
 from msgspec.structs import replace
 
 from ..clock import SystemClock
+from ..core.remote import Internal
 from ..errors import InvalidOption, TheatreError
 from ..logic.handshake import Identity
 from ..logs import fields
@@ -292,7 +293,7 @@ class Transport:
 
     def spawn(self, name: str, function: Callable[..., Any], *args: Any) -> Greenlet[..., Any]:
         """Run `function` in a greenlet that ends with the transport."""
-        greenlet: Greenlet[..., Any] = gevent.Greenlet(function, *args)
+        greenlet: Greenlet[..., Any] = Internal(function, *args)
         greenlet.name = f"{self.identity.host_id}: {name}"
         self._greenlets.start(greenlet)
         return greenlet

@@ -67,6 +67,10 @@ class Backpressure:
         """Return why the host takes no messages, None if it does."""
         return None if self._refusal is None else self._refusal.copy()
 
+    def refusal_of_accepted(self) -> TheatreError | None:
+        """Return why not even what was accepted before is handled, None if it is: a host that drains still does so."""
+        return None if self._actors_allowed else self.refusal()
+
     def check_running(self) -> None:
         """Raise if the host refuses work."""
         if self._refusal is not None and not (self._actors_allowed and self._from_actor()):

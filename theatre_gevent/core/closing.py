@@ -208,7 +208,12 @@ class Closer:
             log.error("%d handlers swallowed their kill; their contexts are fenced", sum(not w.dead for w in workers))
 
     def _busy(self) -> list[Worker]:
-        return [worker for worker in self._dispatcher.workers if worker.desk.activation is not None]
+        # A handler that has swallowed its kill is over for everybody else.
+        return [
+            worker
+            for worker in self._dispatcher.workers
+            if worker.desk.activation is not None and not worker.desk.dismissed
+        ]
 
     def _quiet(self) -> bool:
         dispatcher = self._dispatcher

@@ -15,6 +15,7 @@ from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
 from .context import Context, Failure, Request, make_context
 from .deferred import DeferredReplies
 from .registry import check_receiver
+from .remote import Internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ class Lifecycle:
         self.deferred = DeferredReplies(dispatcher)
         self.errors: dict[Activation, int] = {}
         self.journal: Callable[[Ref, Any, Ref | None, str], object] | None = None
-        self.reasons: dict[Activation, InitReason] = {}
+        self.reasons = dispatcher.registry.reasons
 
     def waiting(self) -> int:
         """Return how many callers of `spawn_local` wait now."""
@@ -198,7 +199,7 @@ class Lifecycle:
         handler = dispatcher.options.dead_letter_handler
         if handler is None:
             log.info("dead letter for %s: %s", ref, reason, extra=fields(ref=ref))
-        elif getcurrent() is dispatcher.hub:
+        elif isinstance(getcurrent(), Internal) or getcurrent() is dispatcher.hub:
             Greenlet.spawn(self._tell, handler, DeadLetter(ref, body, sender, reason, error))  # it may block
         else:
             self._tell(handler, DeadLetter(ref, body, sender, reason, error))

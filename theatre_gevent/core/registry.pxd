@@ -13,6 +13,8 @@ cdef class Registry:
     cdef public dict types
     cdef public dict actors
     cdef public object on_removed
+    cdef public object on_let_go
+    cdef public dict reasons
 
     @cython.locals(actor_type=ActorType)
     cpdef ActorType type_of(self, object ref)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..clock import Clock, Timer
     from ..config import HostOptions
+    from ..messages import InitReason
     from .dispatcher import Dispatcher
 
 _SLICE = 2000
@@ -35,6 +36,10 @@ class Registry:
         self.actors: dict[Ref, Activation] = {}
         self.on_removed: Callable[[Ref], object] | None = None
         """Called when a ref has no activation here any more, and no handler of it runs."""
+        self.reasons: dict[Activation, InitReason] = {}
+        """Why activations come that are not NEW, until they have been initialized."""
+        self.on_let_go: Callable[[Ref], object] | None = None
+        """Called instead when that is so long after the activation was taken away: somebody else may have it by now."""
 
     # -- types -------------------------------------------------------------------------------------------------
 
@@ -102,13 +107,15 @@ class Registry:
         ref = activation.ref
         if self.actors.get(ref) is activation:
             del self.actors[ref]
+            if self.reasons:
+                self.reasons.pop(activation, None)
             if over and self.on_removed is not None:
                 self.on_removed(ref)
 
     def let_go(self, ref: Ref) -> None:
         """The last handler of an activation that was removed before has ended."""
-        if self.on_removed is not None and ref not in self.actors:
-            self.on_removed(ref)
+        if self.on_let_go is not None and ref not in self.actors:
+            self.on_let_go(ref)
 
     def forget_unused(self, activation: Activation) -> None:
         """Forget an activation that was made for a message which is refused after all: nobody looks at it otherwise."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gevent import Greenlet
+
 from .context import Request
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
     Outcome: TypeAlias = Callable[[Context, TheatreError | None], None]
     """Told what became of a parked message: None once it is in the inbox, else why it never will be."""
+
+
+class Internal(Greenlet):  # type: ignore[type-arg]
+    """Runs the library's own work, which nothing that users give may hold up."""
 
 
 class RemoteAsker:
