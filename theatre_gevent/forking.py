@@ -34,7 +34,9 @@ def forget(host: Host) -> None:
 
 def running() -> list[str]:
     """Return the ids of the hosts that run in this process, sorted."""
-    return sorted(host.host_id for host in _running)
+    # A copy in one step: another thread may start or stop a host meanwhile, and a log call asks for this.
+    hosts = (ref() for ref in _running.data.copy())  # type: ignore[attr-defined]
+    return sorted(host.host_id for host in hosts if host is not None)
 
 
 def inherited() -> list[str]:

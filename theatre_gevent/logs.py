@@ -34,6 +34,7 @@ QUEUED = 10_000
 STDERR = 2
 _FLUSH_TIMEOUT = 2.0
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FIELDS = ("time", "level", "logger", "message", "host", "ref", "process", "error", "traceback", "stack")
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "theatre_host", "theatre_ref"}
 
 
@@ -118,7 +119,11 @@ class JsonFormatter(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = record.stack_info
-        return json.dumps(line, default=str, ensure_ascii=False)
+        try:
+            return json.dumps(line, default=str, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):  # keys that are no texts, a cycle, a NaN
+            given = {name: value if name in _FIELDS else str(value) for name, value in line.items()}
+            return json.dumps(given, default=str, ensure_ascii=False)
 
 
 class Writer:
@@ -164,9 +169,10 @@ class Writer:
 
     def _begin(self) -> None:
         """Start the thread; a forked process has none of its parent's, and leaves the parent's lines to it."""
-        self._process = os.getpid()
-        self._queue = get_original("queue", "SimpleQueue")()
-        get_original("_thread", "start_new_thread")(self._run, (self._queue,))
+        queue = get_original("queue", "SimpleQueue")()
+        get_original("_thread", "start_new_thread")(self._run, (queue,))
+        self._queue = queue
+        self._process = os.getpid()  # last, since other threads that see it take the queue
 
     def _run(self, queue: Any) -> None:
         while True:

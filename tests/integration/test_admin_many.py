@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gevent
 import pytest
 
 from tests.integration.admin_support import ask
 from tests.support import in_background, until
-from theatre_gevent import Host, Ref, Schedule
+from theatre_gevent import Host, Ref, Schedule, inspection
 from theatre_gevent.core.activation import ACTIVE, Activation
 from theatre_gevent.logic.paging import MAX_LIMIT
 from theatre_gevent.scheduling.delivery import Entry
 from theatre_gevent.scheduling.memory import MemorySchedules
+from theatre_gevent.testing import TestCluster
 
 COUNT = 300_000
 
@@ -95,3 +98,27 @@ def test_of_many_schedules_only_those_shown_are_looked_at(monkeypatch: pytest.Mo
             assert len(shown) == 100
             assert page["total"] == 20_000
             assert [entry["id"] for entry in page["schedules"]] == [schedule.id for schedule in everything[:100]]
+
+
+def test_paging_shows_all_that_stay_though_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large host answers from a list that is some seconds old: those that have left since shorten its pages."""
+    monkeypatch.setattr(inspection, "_MANY", 100)
+    with TestCluster(2, admin_addr="127.0.0.1:0", idle_timeout=600) as hosts:
+        hosts.register_actor("x", lambda ctx: ctx.reply(1) if ctx.message == "?" else None)
+        refs = [Ref("x", f"{number:03}") for number in range(500)]
+        for ref in refs:
+            hosts[0].request(ref, "?")
+        first = ask(hosts[0], "/cluster/all-actors", limit=20).data
+        assert [entry["id"] for entry in first["actors"]] == [ref.id for ref in refs[:20]]
+        gone = {ref for ref in refs[:100] if hosts[0].ring_owner(ref) == "host-1"}
+        for ref in gone:
+            del hosts[0]._registry.actors[ref]
+        shown: list[str] = []
+        after: dict[str, Any] = {}
+        while True:
+            page = ask(hosts[0], "/cluster/all-actors", limit=20, **after).data
+            shown += [entry["id"] for entry in page["actors"]]
+            if page["next"] is None:
+                break
+            after = {"after": page["next"]}
+        assert shown == [ref.id for ref in refs if ref not in gone]

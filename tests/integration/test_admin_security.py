@@ -24,6 +24,9 @@ from tests.support import until
 from theatre_gevent import Context, Host, InvalidOption, Ref, SystemClock
 from theatre_gevent.admin import guard, server
 from theatre_gevent.admin.guard import make_proof
+from theatre_gevent.core.native import get_ident
+from theatre_gevent.hub_watch import HubWatch
+from theatre_gevent.testing import VirtualClock
 
 ADMIN = "127.0.0.1:0"
 TOKEN = "correct-horse-battery-staple"  # noqa: S105 - of these tests alone
@@ -529,3 +532,21 @@ def test_strangers_mistakes_are_no_warnings(token_host: Host, caplog: pytest.Log
         connection.sendall(b"nonsense\r\n\r\n")
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+def test_an_application_first_used_in_another_thread_knows_the_host_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It watched the hub of that thread, which does not run, and took the time of its first use for the start."""
+    watched_in: list[int] = []
+    watch = HubWatch.start
+
+    def start(self: HubWatch) -> None:
+        watched_in.append(get_ident())
+        watch(self)
+
+    monkeypatch.setattr(HubWatch, "start", start)
+    clock = VirtualClock()
+    with Host(clock=clock) as host:
+        clock.advance(100)
+        app: Any = get_hub().threadpool.spawn(lambda: host.admin_app).get()
+        assert app._view.started_at() == clock.time() - 100
+        assert watched_in == [get_ident()]

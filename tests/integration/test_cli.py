@@ -76,6 +76,17 @@ def slow(host):
     host.register_actor("slow", handle)
     return send
 
+def stubborn(host):
+    def handle(ctx):
+        if ctx.message == "begin":
+            print("began")
+            while host.state == "active":
+                gevent.sleep(0.01)
+            print("drains")
+            gevent.sleep(60)
+    host.register_actor("slow", handle)
+    return lambda host: host.send(Ref("slow", "1"), "begin")
+
 def bad(host):
     raise RuntimeError("no way")
 
@@ -380,7 +391,7 @@ def test_a_bad_end_after_the_start_is_followed_by_another(
     assert run.lines(complaint)
     run.until(lambda: len(run.lines("host host-1 has started")) == 2)
     run.process.send_signal(signal.SIGTERM)
-    assert run.end() == 0
+    assert run.end() == bool(run.lines("ended with exit code 1 while it drained")), "its end is as bad as the first"
 
 
 def test_a_host_that_quits_when_it_is_started_again_is_started_once_more(
@@ -463,3 +474,37 @@ def test_the_playground_is_a_command_too(theatre: Callable[..., Command]) -> Non
     assert any("in three terminals: theatre playground a, then b, then c" in line for line in play.out)
     play.process.send_signal(signal.SIGINT)
     assert (play.end(), play.out[-1], play.errors) == (0, "stopped", [])
+
+
+def test_a_host_that_a_receiver_has_stopped_is_started_again(theatre: Callable[..., Command]) -> None:
+    run = theatre("run", "shop:setup", "--set", "panic_recovery=off")
+    run.until(lambda: run.lines(r"host host-1 ended with exit code 1; it is started again in 0\.5 s"))
+    run.process.send_signal(signal.SIGTERM)
+    run.end()
+
+
+def test_a_host_that_dies_while_it_drains_is_told(theatre: Callable[..., Command]) -> None:
+    run = theatre("run", "shop:stubborn", "--drain-timeout", "30")
+    run.until(lambda: "host-1 | began" in run.out)
+    run.process.send_signal(signal.SIGTERM)
+    run.until(lambda: run.lines("all hosts drain"))
+    run.until(lambda: "host-1 | drains" in run.out)
+    for host in run.hosts():
+        host.kill()
+    assert run.end() == 1
+    assert run.lines("ERROR .*host host-1 .*SIGKILL.* while it drained")
+
+
+def test_a_machine_without_room_for_another_host_is_one_line(tmp_path: Path) -> None:
+    """Descriptors, here: each host's process takes four of the command's."""
+    (tmp_path / "shop.py").write_text(PROGRAM)
+    program = f"ulimit -n 24; exec {sys.executable} -m theatre_gevent run shop:slow --hosts 12"
+    done = subprocess.run(
+        ["bash", "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"^theatre: host host-\d+ can't be started: Too many open files$", done.stderr, re.MULTILINE), (
+        done.stderr
+    )

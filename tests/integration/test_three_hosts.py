@@ -58,7 +58,8 @@ def test_three_terminals(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
         for process in processes.values():
             out, errors = process.communicate(timeout=30)
-            assert (process.returncode, errors) == (0, "")
+            told = [line for line in errors.splitlines() if not line.startswith("cannot connect to host ")]
+            assert (process.returncode, told) == (0, []), "but that one has gone before the other"
             assert out.endswith("stopped\n")
     finally:
         for process in processes.values():

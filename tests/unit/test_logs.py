@@ -11,10 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from gevent.monkey import get_original
 
 from tests.conftest import MakeHost
+from tests.support import until
 from theatre_gevent import Context, InvalidOption, Ref, RemoteActorError, logs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,3 +181,43 @@ def test_without_any_configuration_errors_go_to_stderr(options: str, configure: 
     assert ("ValueError: the reason" in done.stderr) == written, done.stderr
     assert done.stderr.count("boom/1") == written, "once"
     assert "listens at" not in done.stderr, "what is no warning is not written"
+
+
+def test_what_json_has_no_form_for_becomes_text(tmp_path: Path) -> None:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    handler = logs.configure(format="json", descriptor=descriptor)
+    for odd in ({("a", 1): 2}, float("nan"), cycle, {1, 2}):
+        logging.getLogger("app").warning("one", extra={"odd": odd})
+    handler.close()
+    os.close(descriptor)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = [json.loads(line, parse_constant=refuse) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["odd"] for line in lines] == ["{('a', 1): 2}", "nan", "[[...]]", "{1, 2}"]
+
+
+def test_the_first_lines_of_several_threads_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that came while another one began found no queue, and what it logged raised."""
+    descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    writer = logs.Writer(descriptor)
+    start = get_original("_thread", "start_new_thread")
+    inside: list[bool] = []
+
+    def start_slowly(*args: Any) -> Any:
+        if not inside:
+            inside.append(True)
+            assert writer.put(b"second\n")  # as another thread would, just now
+        return start(*args)
+
+    def original(module: str, name: str) -> Any:
+        return start_slowly if name == "start_new_thread" else get_original(module, name)
+
+    monkeypatch.setattr(logs, "get_original", original)
+    assert writer.put(b"first\n")
+    assert writer.flush()
+    until(lambda: sorted((tmp_path / "log").read_text().split()) == ["first", "second"])
+    os.close(descriptor)
