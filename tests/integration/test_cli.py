@@ -19,8 +19,8 @@ import pytest
 
 import theatre_gevent
 from tests.integration.documents import files_of
-from tests.support import gone
-from theatre_gevent import Host, SystemClock
+from tests.support import gone, until
+from theatre_gevent import Host, Ref, SystemClock
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -508,3 +508,47 @@ def test_a_machine_without_room_for_another_host_is_one_line(tmp_path: Path) -> 
     assert re.search(r"^theatre: host host-\d+ can't be started: Too many open files$", done.stderr, re.MULTILINE), (
         done.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "complaint"),
+    [
+        (
+            ["migrate", "postgresql://a\udcff@127.0.0.1/x"],
+            {},
+            "argument 'postgresql://a\\\\udcff@127.0.0.1/x' is not valid UTF-8",
+        ),
+        (["actors", "--type", "\udcff"], {}, "argument '\\\\udcff' is not valid UTF-8"),
+        (["run", "x:y"], {"THEATRE_DSN": "\udcff"}, "environment variable THEATRE_DSN: '\\\\udcff' is not valid UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_text_are_named(
+    arguments: list[str], environ: dict[str, str], complaint: str, theatre: Callable[..., Command]
+) -> None:
+    run = theatre(*arguments, **environ)
+    assert run.end() == 2
+    [line] = run.errors
+    assert re.fullmatch(f"theatre: {complaint}", line)
+
+
+def test_what_can_not_be_written_is_one_line(tmp_path: Path) -> None:
+    for redirection, code, complaint in (
+        (">/dev/full", 1, "the output can't be written: No space left"),
+        (">&-", 0, ""),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m theatre_gevent --version {redirection}"], cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=50, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr.count("\n")) == (code, code), done.stderr
+        assert complaint in done.stderr
+
+
+def test_actors_are_shown_on_a_terminal_that_lacks_their_letters(theatre: Callable[..., Command]) -> None:
+    with Host(admin_addr="127.0.0.1:0") as host:
+        host.register_actor("x", lambda ctx: None)
+        host.spawn_local(Ref("x", "zo\u00eb\u2192"))
+        run = theatre("actors", str(host.admin_address), PYTHONIOENCODING="ascii")
+        until(lambda: run.process.poll() is not None, 40)
+        assert run.end() == 0
+    assert any("zo\\xeb\\u2192" in line for line in run.out)

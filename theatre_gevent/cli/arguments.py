@@ -125,6 +125,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             value = default
             if environ.get(env):
+                _check_text(environ[env], f"environment variable {env}:")
                 try:
                     text = environ[env]
                     several = env in self._several
@@ -176,6 +177,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> argp
             commands.add_parser("playground", help="three hosts to play with", epilog=f"{_PLAYGROUND}\n\n{_EXIT_CODES}")
         ),
     }
+    for text in argv:
+        _check_text(text, "argument")
     given = parser.parse_args(argv)
     if given.command is not None:
         parsers[given.command].complete(given, os.environ if environ is None else environ)
@@ -268,6 +271,14 @@ def _playground(parser: Parser) -> Parser:
     )
     parser.option("--dsn", env="THEATRE_DSN", help="connection string of a Postgres, or 'embedded'")
     return parser
+
+
+def _check_text(text: str, what: str) -> None:
+    """Refuse bytes that are no UTF-8, which Python reads as halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageMistake(f"{what} {text!r} is not valid UTF-8") from None
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidOption, TheatreError
@@ -21,10 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments after the program's name, by default the process' own.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an actor may be called what a terminal can't show
     try:
         given = parse(sys.argv[1:] if argv is None else argv)
         code = _obey(given)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CommandError as error:
         return _complain(str(error), error.code)
     except InvalidOption as error:
@@ -34,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `theatre actors | head`
         sys.stderr.close()  # the interpreter would complain at its end
         return FAILED
+    except OSError as error:
+        with suppress(OSError):  # or the interpreter would try to write the rest at its end
+            sys.stdout.close()
+        return _complain(f"the output can't be written: {error.strerror or error}", FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
@@ -76,7 +86,8 @@ def version() -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    if sys.stdout is not None:  # it is closed, else
+        sys.stdout.write(text + "\n")
 
 
 def _complain(text: str, code: int) -> int:

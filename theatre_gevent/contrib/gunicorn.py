@@ -178,7 +178,6 @@ class GunicornHooks:
                 "GunicornHooks"
             )
         monkey.patch_all()  # gunicorn has patched the standard library, not psycopg2
-        _log_beside(worker.log)
         host = self._started(worker)
         worker.theatre_host = host
         worker.wsgi = WithHost(worker.wsgi, host)
@@ -200,6 +199,7 @@ class GunicornHooks:
         while True:
             host = Host(host_id=new_host_id(self._name), dsn=self._dsn, **self._options)
             setup(host)
+            _log_beside(worker.log)  # after it, since it may have configured logging
             try:
                 return host.start()
             except (DatabaseUnavailable, AnswerLost) as error:
