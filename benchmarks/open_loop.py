@@ -28,8 +28,8 @@ from gevent.queue import Queue
 from report import Parser, positive, seconds
 from theatre_gevent import Context, Host, Ref
 from theatre_gevent.cli.run import free_ports
-from theatre_gevent.cluster.wire import let_sockets_run
 from theatre_gevent.logic.ring import HashRing
+from theatre_gevent.pauses import let_sockets_run
 
 LOADS = range(10, 100, 10)
 WORKERS = 200

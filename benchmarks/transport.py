@@ -27,8 +27,8 @@ import psutil
 from report import Parser, machine, percent, positive, seconds, table, versions
 from theatre_gevent import Ref
 from theatre_gevent.cluster.transport import Inlet, Link, Transport
-from theatre_gevent.cluster.wire import let_sockets_run
 from theatre_gevent.logic.envelopes import Message, Reply, Request, Send
+from theatre_gevent.pauses import let_sockets_run
 
 REF = Ref("echo", "1")
 SMALL = "hello, world"

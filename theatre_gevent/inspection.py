@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gevent import Greenlet
-from gevent.hub import get_hub
 
 from ._version import __version__
 from .admin.view import Owner, Peer, TypeCounts
@@ -26,6 +25,7 @@ from .hub_watch import HubWatch
 from .journal import Journal, iso
 from .logic.paging import Page, read_cursor
 from .logs import fields
+from .pauses import let_sockets_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -293,7 +293,7 @@ class Inspection:
         for number, start in enumerate(range(0, len(refs), _SLICE), 1):
             page.show(refs[start : start + _SLICE])
             if not number % _SLICES:
-                _let_others_run()
+                let_sockets_run()
         actors = self._registry.actors
         entries = [self._entry(actors[ref]) for ref in page.refs() if ref in actors]
         return {"actors": entries, "total": page.total, "next": page.next()}
@@ -368,16 +368,6 @@ class Inspection:
     def freeze(self) -> None:
         """Freeze the host."""
         self._host.freeze()
-
-
-def _let_others_run() -> None:
-    """Come back when the loop has looked at its sockets and timers."""
-    hub = get_hub()
-    timer = hub.loop.timer(0)
-    try:
-        hub.wait(timer)
-    finally:
-        timer.close()
 
 
 def _name(thing: Any) -> str:

@@ -200,26 +200,33 @@ def test_a_dead_letter_handler_that_blocks_holds_up_no_claim(dsn: str) -> None:
         go.set()
 
 
-def test_a_handler_that_ends_after_its_host_has_stopped_starts_nothing(dsn: str) -> None:
-    go, began = Event(), []
+class Stubborn:
+    """Its handler swallows every kill, until `go` is set."""
 
-    def stubborn(ctx: Context) -> None:
+    def __init__(self) -> None:
+        self.go = Event()
+        self.began = False
+
+    def receive(self, ctx: Context) -> None:
         if ctx.message == "long":
-            began.append(1)
-            while not go.is_set():
+            self.began = True
+            while not self.go.is_set():
                 with suppress(BaseException):
-                    go.wait()
+                    self.go.wait()
 
+
+def test_a_handler_that_ends_after_its_host_has_stopped_starts_nothing(dsn: str) -> None:
+    stubborn = Stubborn()
     with PostgresCluster(dsn, "ab", drain_timeout=0.2) as cluster:
         a = cluster["a"]
         for host in cluster:
-            host.register_actor("life", stubborn)
+            host.register_actor("life", stubborn.receive)
         a.send(cluster.ref("a", "life"), "long")
-        until(lambda: began)
+        until(lambda: stubborn.began)
         gate = Gate(a)
         cluster.leave("a")
         statements = gate.ownership.statements
-        go.set()
+        stubborn.go.set()
         until(lambda: not a._dispatcher.workers)
         gevent.sleep(0)
         assert gate.ownership.statements == statements
@@ -254,26 +261,18 @@ def test_what_was_accepted_is_handled_before_the_last_host_ends(dsn: str, leased
 
 
 def test_a_handler_that_swallows_its_kill_does_not_hold_up_the_stop() -> None:
-    go, began = Event(), []
-
-    def stubborn(ctx: Context) -> None:
-        if ctx.message == "long":
-            began.append(1)
-            while not go.is_set():
-                with suppress(BaseException):
-                    go.wait()
-
+    stubborn = Stubborn()
     host = Host(freeze_grace_period=0.1, drain_timeout=30.0).start()
-    host.register_actor("life", stubborn)
+    host.register_actor("life", stubborn.receive)
     host.send(Ref("life", "1"), "long")
-    until(lambda: began)
+    until(lambda: stubborn.began)
     host.freeze()
     host.unfreeze()
     clock = SystemClock()
     before = clock.monotonic()
     host.stop()
     assert clock.monotonic() - before < 20, "not the whole of drain_timeout"
-    go.set()
+    stubborn.go.set()
 
 
 def test_a_start_that_fails_leaves_nothing_listening(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

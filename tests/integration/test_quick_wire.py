@@ -14,9 +14,10 @@ from gevent.socket import socket, socketpair
 from tests.support import until
 from theatre_gevent import Ref
 from theatre_gevent.clock import SystemClock
-from theatre_gevent.cluster.handler import Counters, Limits, PeerDown
+from theatre_gevent.cluster.handler import Counters, Limits
 from theatre_gevent.cluster.outbox import Outbox
 from theatre_gevent.cluster.quick_wire import Flushes, QuickWire
+from theatre_gevent.errors import PeerDown
 from theatre_gevent.logic.connection import Connection
 from theatre_gevent.logic.envelopes import Send
 from theatre_gevent.logic.handshake import Identity

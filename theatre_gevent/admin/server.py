@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import ujson
 from gevent import Timeout
-from gevent.hub import get_hub
 from gevent.pool import Pool
 from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 
 from ..cluster.sockets import Address, listen, parse_address
+from ..pauses import let_sockets_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ class _Handler(WSGIHandler):
 
     def handle_one_request(self) -> Any:
         """Say as JSON what was wrong, also where the application was not asked."""
-        _let_others_run()
+        let_sockets_run()  # the next request may be there already
         self.server.waited_for[self] = None
         try:
             result = super().handle_one_request()
@@ -160,13 +160,3 @@ class AdminServer:
         if self._server is not None:
             self._server.stop(timeout=1.0)
         self._listener.close()
-
-
-def _let_others_run() -> None:
-    """Come back when the loop has looked at its sockets and timers: the next request may be there already."""
-    hub = get_hub()
-    timer = hub.loop.timer(0)
-    try:
-        hub.wait(timer)
-    finally:
-        timer.close()

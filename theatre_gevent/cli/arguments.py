@@ -98,7 +98,6 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
         self._variables: list[tuple[argparse.Action, str, Any, bool]] = []
-        self._several: set[str] = set()
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing usage, of which `--help` says more."""
@@ -111,8 +110,6 @@ class Parser(argparse.ArgumentParser):
         shown = "" if default in (None, False, []) else f"; default {default}"
         if not names[0].startswith("-"):
             options["nargs"] = "?"
-        if options.get("action") == "append":
-            self._several.add(env)
         action = self.add_argument(*names, default=None, help=f"{text}{shown} [{env}]", **options)
         if options.get("action") == "store_true":
             action.default = None
@@ -128,12 +125,10 @@ class Parser(argparse.ArgumentParser):
                 _check_text(environ[env], f"environment variable {env}:")
                 try:
                     text = environ[env]
-                    several = env in self._several
-                    value = (
-                        [self._from_text(action, word) for word in text.split()]
-                        if several
-                        else self._from_text(action, text)
-                    )
+                    if isinstance(default, list):  # it may be given again: a word each
+                        value = [self._from_text(action, word) for word in text.split()]
+                    else:
+                        value = self._from_text(action, text)
                 except (ValueError, argparse.ArgumentTypeError) as error:
                     self.error(f"environment variable {env}: {error}")
             elif required:
@@ -143,9 +138,7 @@ class Parser(argparse.ArgumentParser):
     @staticmethod
     def _from_text(action: argparse.Action, text: str) -> Any:
         if action.nargs == 0:
-            if text.lower() not in _WORDS:
-                raise ValueError(f"must be one of {', '.join(_WORDS)}, got {text!r}")
-            return _WORDS[text.lower()]
+            return _truth(text)
         value = action.type(text) if callable(action.type) else text
         if action.choices is not None and value not in action.choices:
             raise ValueError(f"must be one of {', '.join(map(str, action.choices))}, got {text!r}")
@@ -281,15 +274,22 @@ def _check_text(text: str, what: str) -> None:
         raise UsageMistake(f"{what} {text!r} is not valid UTF-8") from None
 
 
+def _truth(text: str) -> bool:
+    if text.lower() not in _WORDS:
+        raise ValueError(f"must be one of {', '.join(_WORDS)}, got {text!r}")
+    return _WORDS[text.lower()]
+
+
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or name not in SETTINGS:
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, with a NAME of {', '.join(SETTINGS)}, got {text!r}")
     kind = SETTINGS[name]
     if kind is bool:
-        if value.lower() not in _WORDS:
-            raise argparse.ArgumentTypeError(f"{name} must be one of {', '.join(_WORDS)}, got {value!r}")
-        return name, _WORDS[value.lower()]
+        try:
+            return name, _truth(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{name} {error}") from None
     try:
         return name, kind(value)
     except ValueError:

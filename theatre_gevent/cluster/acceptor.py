@@ -11,15 +11,15 @@ from greenlet import getcurrent
 from msgspec.structs import replace
 
 from ..config import is_loopback
-from ..errors import TheatreError
+from ..errors import PeerDown, TheatreError
 from ..logic.connection import Connection
 from ..logs import fields
-from .handler import PeerDown
+from ..pauses import let_others_run
 from .inlet import Inlet
 from .logs import log
 from .quick_wire import QuickWire
 from .sockets import Address, is_out_of_files, listen, prepare
-from .wire import Wire, let_others_run
+from .wire import Wire
 
 if TYPE_CHECKING:
     from gevent import Greenlet

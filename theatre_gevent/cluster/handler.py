@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import PeerDown as PeerDown
 from ..logic import connection
 
 if TYPE_CHECKING:

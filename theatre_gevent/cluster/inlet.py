@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import PeerDown
 from ..logic.envelopes import Reply, Request, Returned, failure_of
-from .handler import PeerDown
 from .outbox import Outbox
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from gevent.event import Event as Flag
 
-from ..errors import TheatreError
+from ..errors import PeerDown, TheatreError
 from ..logic.connection import Connection
 from ..logs import fields
-from .handler import PeerDown
 from .logs import log
 from .outbox import Outbox
 from .quick_wire import QuickWire

@@ -15,9 +15,9 @@ from gevent.hub import Hub, get_hub
 
 from .. import direct
 from ..core import native
+from ..errors import PeerDown
 from ..logic.connection import Received
 from . import syscalls
-from .handler import PeerDown
 from .logs import log
 from .sockets import describe
 from .wire import JOIN, READ_MIN, Wire

@@ -24,11 +24,11 @@ from msgspec.structs import replace
 
 from ..clock import SystemClock
 from ..core.remote import Internal
-from ..errors import InvalidOption, TheatreError
+from ..errors import InvalidOption, PeerDown, TheatreError
 from ..logic.handshake import Identity
 from ..logs import fields
 from .acceptor import Acceptor
-from .handler import Counters, Limits, PeerDown
+from .handler import Counters, Limits
 from .inlet import Inlet
 from .link import Link
 from .logs import LogGate, log

@@ -6,13 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gevent.event import Event as Flag
-from gevent.hub import Waiter, get_hub
 
-from ..errors import TheatreError
+from ..errors import PeerDown, TheatreError
 from ..logic import codec
 from ..logic.codec import ProtocolError
 from ..logic.connection import OPEN, Ended, Failed, Leaving, Opened, PeerSilent, Received
-from .handler import PeerDown
+from ..pauses import let_others_run, let_sockets_run
 from .logs import log
 from .sockets import describe, encrypt, finish_writing, peer_name
 
@@ -38,24 +37,6 @@ adds to the time of an answer. A loop that only lets greenlets run comes to its 
 _WAITED = 0.0005
 """Seconds after which a read must have waited, so that everything else has had its turn."""
 _TLS_SLICE = 64 * 1024  # OpenSSL shows no progress before all it was given is written
-
-
-def let_others_run() -> None:
-    """Come back when all greenlets that can run have done so."""
-    hub = get_hub()
-    waiter: Waiter[None] = Waiter(hub)
-    hub.loop.run_callback(waiter.switch, None)
-    waiter.get()
-
-
-def let_sockets_run() -> None:
-    """Come back when the loop has looked at its sockets and timers."""
-    hub = get_hub()
-    timer = hub.loop.timer(0)
-    try:
-        hub.wait(timer)
-    finally:
-        timer.close()
 
 
 class Wire:
