@@ -51,7 +51,7 @@ class Records:
         self.errors: list[TheatreError] = []
         self.ups: list[str] = []
         self.downs: list[tuple[str, TheatreError]] = []
-        self.leavers: list[tuple[str, str]] = []
+        self.leavers: list[tuple[str, int, str]] = []
         self.refusal: Callable[[Identity], str | None] = lambda _: None
         self.inlets: dict[str, Inlet] = {}
         self.may_read = Event()
@@ -87,8 +87,8 @@ class Records:
     def admit(self, identity: Identity) -> str | None:
         return self.refusal(identity)
 
-    def leaving(self, host_id: str, reason: str) -> None:
-        self.leavers.append((host_id, reason))
+    def leaving(self, host_id: str, epoch: int, reason: str) -> None:
+        self.leavers.append((host_id, epoch, reason))
 
 
 class Node:

@@ -49,6 +49,7 @@ MODULES = (
     "cluster.inlet",
     "cluster.incoming",
     "cluster.returning",
+    "cluster.ways",
     "cluster.router",
     "cluster.wire",
     "cluster.quick_wire",

@@ -684,11 +684,13 @@ def test_a_successor_does_not_end_its_predecessor_before_its_time(dsn: str, make
 def test_who_says_goodbye_gets_nothing_new_whatever_the_database_says(dsn: str, make: MakeCluster) -> None:
     a, b = make(dsn, "a", poll_interval=NEVER), make(dsn, "b")
     until(lambda: set(a.hosts) == {"a", "b"})
-    a.mark_leaving("b")
+    a.mark_leaving("b", b.epoch - 1)
+    assert "b" in a.ring.members, "that was an earlier life's goodbye, which came late"
+    a.mark_leaving("b", b.epoch)
     assert a.ring.members == ("a",)
     a.keeper.poll()
     assert a.ring.members == ("a",), "it has not told the database yet"
-    a.mark_leaving("nobody")
+    a.mark_leaving("nobody", 1)
     b.rejoin()
     until(lambda: a.ring.members == ("a", "b"))
 

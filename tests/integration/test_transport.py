@@ -474,7 +474,7 @@ def test_stop_writes_what_is_queued_and_says_goodbye(nodes: Nodes) -> None:
     a.transport.stop()
     until(lambda: len(b.records.bodies) == 5000)
     assert b.records.bodies == list(range(5000))
-    assert ("a", "the host stops") in b.records.leavers
+    assert ("a", a.transport.identity.epoch, "the host stops") in b.records.leavers
     until(lambda: [host for host, _ in b.records.downs] == ["a"])
     a.transport.stop()
 
@@ -541,16 +541,16 @@ def test_a_handler_may_stop_the_transport(nodes: Nodes) -> None:
     a, b = nodes("a"), nodes("b")
 
     class Stopper(Records):
-        def leaving(self, host_id: str, reason: str) -> None:
+        def leaving(self, host_id: str, epoch: int, reason: str) -> None:
             transport.stop(0.5)
-            super().leaving(host_id, reason)
+            super().leaving(host_id, epoch, reason)
 
     transport, records = Transport("s"), Stopper()
     transport.start(records)
     transport.set_peers({"a": a.addr, "b": b.addr})
     until(lambda: all(link.is_up for link in transport.links()))
     a.transport.stop()
-    until(lambda: records.leavers == [("a", "the host stops")])
+    until(lambda: records.leavers == [("a", a.transport.identity.epoch, "the host stops")])
     until(lambda: b.transport.inlets() == [])
 
 

@@ -219,7 +219,7 @@ class Handler:
     def down(self, host_id, error): pass
     def can_take(self, source, count): return True
     def admit(self, identity): return None
-    def leaving(self, host_id, reason): pass
+    def leaving(self, host_id, epoch, reason): pass
 
 def transport(name):
     return Transport(name, server_tls=context(ssl.PROTOCOL_TLS_SERVER), client_tls=context(ssl.PROTOCOL_TLS_CLIENT))

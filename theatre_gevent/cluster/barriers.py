@@ -13,7 +13,7 @@ from ..logic import envelopes
 from ..logic.bodies import pack_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from ..clock import Clock, Timer
     from ..messages import Ref
@@ -55,8 +55,8 @@ class Barriers:
         then()
         return True
 
-    def down(self, host_id: str) -> None:
-        """A host has gone: what was sent to it does not come back."""
+    def down(self, host_id: str, waiting: Container[int | None]) -> None:
+        """A connection has broken: what was written to it does not come back. Questions in `waiting` were not."""
         for seq, (asked, _, _) in list(self._asked.items()):
-            if asked == host_id:
+            if asked == host_id and seq not in waiting:
                 self.answered(seq)

@@ -52,12 +52,13 @@ class Detour:
         ref: The ref.
         back: How many of the first entries have come back from other hosts.
         entries: `HeldSend`, `core.context.Request` and `Arrived`, in the order they came.
+        awaited: The hosts from which messages may come back, until they say that nothing more will.
         line: Who waits for room, and callers of `spawn_local` that wait for the actor to be placed.
         owner: The host that is said to own the actor, None if nobody has said so.
         since: When it last got a message, in the clock's monotonic seconds.
     """
 
-    __slots__ = ("_detours", "back", "entries", "line", "owner", "ref", "since")
+    __slots__ = ("_detours", "awaited", "back", "entries", "line", "owner", "ref", "since")
 
     def __init__(self, detours: Detours, ref: Ref, since: float) -> None:
         self._detours = detours
@@ -65,6 +66,7 @@ class Detour:
         self.since = since
         self.entries: list[HeldSend | Request | Arrived] = []
         self.back = 0
+        self.awaited: set[str] = set()
         self.line: list[Pending] = []
         self.owner: str | None = None
 

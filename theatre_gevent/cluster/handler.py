@@ -71,8 +71,8 @@ class Handler(Protocol):
         Called in the connection's greenlet: it may wait, for less than a handshake may take.
         """
 
-    def leaving(self, host_id: str, reason: str) -> None:
-        """A peer has said that it takes no new work."""
+    def leaving(self, host_id: str, epoch: int, reason: str) -> None:
+        """A peer has said that it takes no new work in the life that `epoch` names."""
 
 
 class Counters:

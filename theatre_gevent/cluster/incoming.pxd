@@ -28,7 +28,7 @@ cdef class Incoming:
     cdef public object _router
     cdef public long long arrived
 
-    @cython.locals(dispatcher=Dispatcher, actors=dict, activation=Activation)
+    @cython.locals(dispatcher=Dispatcher, actors=dict, refused=dict, activation=Activation)
     cpdef received(self, Inlet inlet, object messages, object unmade)
 
     @cython.locals(dispatcher=Dispatcher, ctx=Context, deadline=double)

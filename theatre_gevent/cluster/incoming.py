@@ -11,9 +11,10 @@ from ..core.context import OPEN, Context, Failure, RemoteRequest, make_context, 
 from ..core.inbox import NEVER
 from ..core.remote import RemoteAsker
 from ..core.scheduled import context
-from ..errors import HostNotRunning, NoOwner, TheatreError, UnregisteredActorType
+from ..errors import HostNotRunning, InboxFull, NoOwner, TheatreError, UnregisteredActorType
 from ..logic import envelopes
 from ..logic.bodies import pack_body, unpack_body
+from ..logic.routing import RETRIED
 from ..logs import fields
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ SEND, REQUEST, REPLY = envelopes.Send, envelopes.Request, envelopes.Reply
 
 _PATIENCE = 2.0
 """Seconds for which a reader waits for room in the host; the peer gives a connection up that takes nothing for 5."""
+
+_MAX_REFUSED = 1 << 17
+"""Refs remembered at most of each connection, of which something was refused."""
 
 _NO_CHAIN: list[Ref] = []
 
@@ -80,6 +84,7 @@ class Incoming:
         """Deliver a batch; where it has to wait, in the greenlet that reads the inlet."""
         dispatcher = self._dispatcher
         actors = dispatcher.actors
+        refused = inlet.refused
         patience = _PATIENCE
         for message in messages:
             kind = type(message)
@@ -93,11 +98,14 @@ class Incoming:
                 self._barrier(inlet, message)
                 continue
             ref = direct.ref_of(message)
+            if refused and ref in refused:
+                self._refuse_after(inlet, message)
+                continue
             if dispatcher.accepted >= dispatcher.accept_limit:
                 refusal = dispatcher.backpressure.make_room(ref, patience)
                 if refusal is not None:
                     patience = 0.0  # the rest of the batch has waited as well
-                    self.refuse(inlet, message, refusal)
+                    self._turn_away(inlet, message, refusal)
                     continue
             activation = actors.get(ref)
             if activation is None:
@@ -113,13 +121,26 @@ class Incoming:
 
         The other host has chosen another way for the actor. What waits here might wait for a claim, and for long.
         """
-        detours = self._router.detours
-        detour = detours.get(message.ref)
-        if detour is not None:
-            for entry in detours.take_out(detour, inlet):
-                refusal = envelopes.NotHere(f"{message.ref} is not placed yet, and is looked for elsewhere", None)
-                self.refuse(inlet, entry.message, refusal)
+        ref = message.ref
+        self._give_back(inlet, ref, envelopes.NotHere(f"{ref} is looked for elsewhere, and this was not accepted yet"))
+        inlet.refused.pop(ref, None)
         inlet.send(REPLY(message.seq, inlet.epoch, None))
+
+    def _give_back(self, inlet: Inlet, ref: Ref, error: TheatreError) -> None:
+        """Give back what came over an inlet for an actor and was not accepted, in its order."""
+        detours, actors = self._router.detours, self._dispatcher.actors
+        if (detour := detours.get(ref)) is not None:
+            for entry in detours.take_out(detour, inlet):
+                self.refuse(inlet, entry.message, error)
+        if (activation := actors.get(ref)) is not None:
+            self._dispatcher.backpressure.take_out(activation, inlet, error)
+
+    def _refuse_after(self, inlet: Inlet, message: Any) -> None:
+        """Refuse what follows something that was refused, though it might be accepted by now: it must not overtake."""
+        error = self._dispatcher.backpressure.refusal()
+        if error is None:
+            error = envelopes.NotHere(f"something that was sent to {message.ref} before this has been given back")
+        self.refuse(inlet, message, error)
 
     def take(self, inlet: Inlet, message: Any, activation: Activation) -> None:
         """Deliver a message to an activation of this host, without waiting."""
@@ -140,7 +161,7 @@ class Incoming:
         if dispatcher.deliver(activation, ctx):
             self.arrived += 1
         else:
-            dispatcher.backpressure.park(activation, ctx, self._outcome(inlet, message))
+            dispatcher.backpressure.park(activation, ctx, self._outcome(inlet, message), inlet)
 
     def _activate(self, inlet: Inlet, message: Any) -> Activation | None:
         ref = message.ref
@@ -154,24 +175,38 @@ class Incoming:
         if verdict is True:
             return registry.activate(ref)
         if verdict is not False:
-            self.refuse(inlet, message, verdict)
+            self._turn_away(inlet, message, verdict)
         return None
 
+    def _turn_away(self, inlet: Inlet, message: Any, error: TheatreError) -> None:
+        """Refuse what has just come; what came before it and was not accepted goes back first."""
+        if not isinstance(error, InboxFull):
+            self._give_back(inlet, message.ref, error)
+        self.refuse(inlet, message, error)
+
     def refuse(self, inlet: Inlet, message: Any, error: TheatreError) -> None:
-        """Give back a message that was not accepted."""
+        """Give back a message that was not accepted.
+
+        If the peer is going to send it again, so is everything from there that comes before the peer knows.
+        """
+        seq = message.seq if type(message) is REQUEST else 0
+        failure = envelopes.failure_of(seq, inlet.epoch, error)
+        code, ref, refused = failure.code, message.ref, inlet.refused
+        if code in RETRIED and ref not in refused:
+            if len(refused) >= _MAX_REFUSED:
+                del refused[next(iter(refused))]
+            refused[ref] = None
         if type(message) is REQUEST:
-            failure = envelopes.failure_of(message.seq, inlet.epoch, error)
             if failure.headers is None:
                 failure.headers = envelopes.Headers(refused=True)
             inlet.send(failure)
             return
-        code = envelopes.failure_of(0, 0, error).code
         body = pack_body(message.body)
         headers = message.headers
         if isinstance(error, envelopes.NotHere) and error.owner is not None:
             headers = headers or envelopes.Headers()
             headers.owner = error.owner
-        inlet.send(envelopes.Returned(message.ref, body, code, str(error), message.sender, headers))
+        inlet.send(envelopes.Returned(ref, body, code, str(error), message.sender, headers))
 
     def _outcome(self, inlet: Inlet, message: Any) -> Any:
         def outcome(ctx: Context, error: TheatreError | None) -> None:

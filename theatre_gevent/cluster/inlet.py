@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..errors import MessageNotSerializable
     from ..logic.envelopes import Message
     from ..logic.handshake import Identity
+    from ..messages import Ref
     from .handler import Counters, Limits
     from .transport import Reports
     from .wire import Wire
@@ -29,6 +30,8 @@ class Inlet(Outbox):
         peer: Who is on the other side.
         epoch: Which of the peer's lives it is.
         closed: The connection is gone; what is sent now is dropped and counted, since nobody is left to answer.
+        refused: Refs of which something was given back that the peer will send again, until it says that nothing else
+            is on its way: to accept what comes behind would let it overtake.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Inlet(Outbox):
         self.peer = peer
         self.epoch = peer.epoch
         self.closed = False
+        self.refused: dict[Ref, None] = {}
         self._wire = wire
         self._reports = reports
 

@@ -69,6 +69,11 @@ class Link(Outbox):
         """Return the messages that certainly have not arrived: queued, or not wholly written."""
         return [message for _, messages, _ in self._frames for message in messages] + self._queue
 
+    @property
+    def may_give_back(self) -> bool:
+        """True if something that was sent this way may come back: it was not broken off, or is queued still."""
+        return self.is_up or self._over is not None or not self._is_empty()
+
     # -- connecting ----------------------------------------------------------------------------------------------
 
     def _run(self, handler: Handler) -> None:

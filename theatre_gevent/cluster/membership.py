@@ -53,8 +53,8 @@ class Membership(Protocol):
     def on_change(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` whenever hosts or ring have changed."""
 
-    def mark_leaving(self, host_id: str) -> None:
-        """A host has said that it takes no new actors."""
+    def mark_leaving(self, host_id: str, epoch: int) -> None:
+        """A host has said that it takes no new actors in that life."""
 
     def refusal(self, host_id: str) -> str | None:
         """Return why a host may not connect, None if it may."""
@@ -110,7 +110,7 @@ class RingOnlyCluster:
         """Call `watcher` whenever the members have changed."""
         self._watchers.append(watcher)
 
-    def mark_leaving(self, host_id: str) -> None:
+    def mark_leaving(self, host_id: str, epoch: int) -> None:
         """A host leaves; it stays a member, since who the members are is configured."""
 
     def refusal(self, host_id: str) -> str | None:

@@ -275,10 +275,14 @@ class Outbox:
         """Nothing is sent from here on, nobody waits."""
         self._over = error
         self._limit = 1
+        self.fail_line(error)
+        self.full = False
+
+    def fail_line(self, error: TheatreError) -> None:
+        """Send away who waits for room."""
         line, self._line = self._line, deque()
         for place in line:
             place.turn.set_exception(error.copy())
-        self.full = False
 
     # -- for the heirs -------------------------------------------------------------------------------------------
 

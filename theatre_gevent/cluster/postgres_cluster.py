@@ -316,12 +316,10 @@ class Cluster:
         """Call `watcher` in the hub whenever the members have changed; it must not block."""
         self._watchers.append(watcher)
 
-    def mark_leaving(self, host_id: str) -> None:
-        """A peer has said goodbye: its present life gets no new actors any more."""
-        member = self._members.get(host_id)
-        if member is not None:
-            self._goodbyes.add((host_id, member.epoch))
-            self._set(self.keeper.members)
+    def mark_leaving(self, host_id: str, epoch: int) -> None:
+        """A peer has said goodbye: its life `epoch` gets no new actors any more, its next one does."""
+        self._goodbyes.add((host_id, epoch))
+        self._set(self.keeper.members)
 
     def _take_in(self, item: news.News) -> None:
         if type(item) is news.MembersChanged:

@@ -144,34 +144,31 @@ class Returning:
     ) -> None:
         """Have a message wait for its next attempt; what comes for the same actor meanwhile stays behind it.
 
-        So does what else comes back from the host that it came back from: all of that is awaited.
+        So does what else comes back from the host that it came back from, and from where the actor was believed to be
+        since: all of that is awaited.
         """
-        router, clock = self._router, self._dispatcher.clock
+        router = self._router
         detours = router.detours
         detour = detours.get(ref)
+        is_new = detour is None
         if detour is None:
             detour = detours.open(ref)
-            router.unlearn(ref)
             detour.owner = owner
-
-            def go_on() -> None:
-                clock.call_later(delay, lambda: router.settling.again(detour))
-
-            link = None if by is None else router.transport.link(by)
-            if link is not None and link.is_up:
-                router.barriers.ask(ref, link, go_on)
-            else:
-                go_on()
         detours.hold_again(detour, entry)
+        links = [] if by is None else [router.transport.link(by)]
+        if is_new:
+            links.append(router.leave_way(ref))
+        if not router.await_rest(detour, links, delay) and is_new:
+            self._dispatcher.clock.call_later(delay, lambda: router.settling.again(detour))
 
     # -- connections that break --------------------------------------------------------------------------------
 
     def down(self, host_id: str, error: BaseException) -> None:
         """A link has lost its connection: what was written may have been handled, and will not be answered."""
         router = self._router
-        router.barriers.down(host_id)
         link = router.transport.link(host_id)
         waiting = {getattr(message, "seq", None) for message in (() if link is None else link.unsent())}
+        router.barriers.down(host_id, waiting)
         for seq, request in list(router.pending.items()):
             asked: Any = request._activation
             if asked.host_id == host_id and seq not in waiting and request.result is OPEN:

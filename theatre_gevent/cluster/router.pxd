@@ -3,25 +3,20 @@ cimport cython
 from ..core cimport native
 from ..core.context cimport Request
 from ..core.dispatcher cimport Dispatcher
-from ..core.remote cimport Asked, Router
+from ..core.remote cimport Asked
 from ..logic.bodies cimport pack_body
 from .incoming cimport Incoming
 from .inlet cimport Inlet
 from .link cimport Link
 from .outbox cimport Outbox
+from .ways cimport Ways
 
 cdef object SEND, REQUEST
 
 
-cdef class ClusterRouter(Router):
-    cdef public Dispatcher dispatcher
+cdef class ClusterRouter(Ways):
     cdef public object cluster
     cdef public object transport
-    cdef public dict _ways
-    cdef public double _ways_until
-    cdef public dict _old_ways
-    cdef public double _old_until
-    cdef public double _ttl
     cdef public object detours
     cdef dict _detoured
     cdef public object settling
@@ -41,8 +36,6 @@ cdef class ClusterRouter(Router):
     cdef _find(self, object ref)
 
     cpdef place(self, object ref, object owner=*)
-
-    cpdef learn(self, object ref, object link)
 
     @cython.locals(link=Link)
     cpdef send(self, object way, object ref, object body, object sender, object firing=*)

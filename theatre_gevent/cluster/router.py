@@ -10,7 +10,7 @@ from greenlet import getcurrent
 from ..core import native
 from ..core.context import Request
 from ..core.counters import CLUSTER_ZEROS
-from ..core.remote import Asked, Router
+from ..core.remote import Asked
 from ..core.requests import waiting_refs
 from ..errors import InboxFull, NoOwner, PeerDown
 from ..logic import envelopes
@@ -25,6 +25,7 @@ from .incoming import Incoming
 from .inlet import Inlet
 from .returning import Returning
 from .settling import Settling
+from .ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,17 +44,11 @@ log = logging.getLogger("theatre_gevent.cluster")
 
 SEND, REQUEST = envelopes.Send, envelopes.Request
 
-_MAX_WAYS = 1 << 18
-"""Placements remembered at most."""
-
-_OLD = 10.0
-"""Seconds for which messages may be on a way that is in use no more: they may wait at its end for a claim."""
-
 MUST_CLAIM: Any = object()
 """A place that is here once the actor has been claimed."""
 
 
-class ClusterRouter(Router):
+class ClusterRouter(Ways):
     """Routes by the ring, remembers placements, and takes care of what comes back.
 
     Args:
@@ -77,19 +72,11 @@ class ClusterRouter(Router):
         placement_ttl: float,
         store: OwnershipStore | None = None,
     ) -> None:
-        self.dispatcher = dispatcher
+        super().__init__(dispatcher, placement_ttl)
         self.cluster = cluster
         self.transport = transport
-        # Placements that are remembered: forgotten all at once when they get old, which costs a look at the ring each,
-        # so that the look-up of every message is one dict access.
-        self._ways: dict[Ref, Link] = {}
-        self._ways_until = 0.0
-        # Those that were in use until the members changed or their time was over: messages may be on their way there.
-        self._old_ways: dict[Ref, Link] = {}
-        self._old_until = 0.0
         self._goodbyes: set[str] = set()
         """Who has said goodbye since it was connected to: it says so on each connection."""
-        self._ttl = placement_ttl
         self.detours = Detours(dispatcher)
         self._detoured = self.detours.by_ref
         self.settling = Settling(self)
@@ -130,22 +117,6 @@ class ClusterRouter(Router):
         self._forget_ways()
         self.transport.set_peers({h: a for h, a in self.cluster.hosts.items() if h != self.host_id})
 
-    def _forget_ways(self, host_id: str | None = None) -> None:
-        """Look for actors anew, for those at one host or for all. What their ways were stays known for a while."""
-        now = self.dispatcher.now
-        gone = self._ways
-        if host_id is None:
-            self._ways = {}
-            self._ways_until = now + self._ttl
-        else:
-            self._ways = {ref: link for ref, link in gone.items() if link.host_id != host_id}
-            gone = {ref: link for ref, link in gone.items() if link.host_id == host_id}
-        if now >= self._old_until or len(self._old_ways) >= _MAX_WAYS:
-            self._old_ways = gone
-        else:
-            self._old_ways.update(gone)
-        self._old_until = now + _OLD
-
     # -- where to ----------------------------------------------------------------------------------------------
 
     def is_elsewhere(self, ref: Ref) -> bool:
@@ -178,7 +149,9 @@ class ClusterRouter(Router):
             self._forget_ways()
         place = self.place(ref)
         old = self._old_ways.pop(ref, None) if self._old_ways else None
-        if old is not None and place is not None and place is not old and old.is_up:
+        # Where claims are made, None means that it is active here again, and that nothing was sent away meanwhile.
+        is_new = place is not None or self.claiming is None
+        if old is not None and is_new and place is not old and old.may_give_back:
             return self._turn_off(ref, old)
         return self.claim(ref) if place is MUST_CLAIM else place
 
@@ -186,8 +159,29 @@ class ClusterRouter(Router):
         """Hold what is for an actor: what was sent the old way may come back, and nothing must go past it."""
         self.unlearn(ref)
         waiting = self.detours.open(ref)
-        self.barriers.ask(ref, old, lambda: self.settling.again(waiting))
+        self.await_rest(waiting, [old])
         return waiting
+
+    def await_rest(self, detour: Detour, links: Sequence[Link | None], delay: float = 0.0) -> bool:
+        """Go on with a detour when nothing can come back any more from `links`, and `delay` seconds later.
+
+        Returns:
+            True if there is anything to await.
+        """
+        awaited, clock = detour.awaited, self.dispatcher.clock
+        for link in links:
+            if link is None or link.host_id in awaited or not link.may_give_back:
+                continue
+            host_id = link.host_id
+
+            def over(host_id: str = host_id) -> None:
+                awaited.discard(host_id)
+                if not awaited:
+                    clock.call_later(delay, lambda: self.settling.again(detour))
+
+            awaited.add(host_id)
+            self.barriers.ask(detour.ref, link, over)
+        return bool(awaited)
 
     def place(self, ref: Ref, owner: str | None = None) -> Link | None:
         """Decide where an actor is that is not active here.
@@ -230,28 +224,6 @@ class ClusterRouter(Router):
         self.claiming.claim(ref)
         return detour
 
-    def learn(self, ref: Ref, link: Link) -> None:
-        """Remember where an actor is."""
-        now = self.dispatcher.now
-        if now >= self._ways_until or len(self._ways) >= _MAX_WAYS:
-            self._forget_ways()
-        self._ways[ref] = link
-
-    def known(self, ref: Ref) -> str | None:
-        """Return the host that an actor is remembered to be on."""
-        link = self._ways.get(ref)
-        return None if link is None or self.dispatcher.now >= self._ways_until else link.host_id
-
-    def evict(self, ref: Ref, host_id: str) -> None:
-        """Forget a way that led to the wrong host; not one that has been found since."""
-        link = self._ways.get(ref)
-        if link is not None and link.host_id == host_id:
-            del self._ways[ref]
-
-    def unlearn(self, ref: Ref) -> None:
-        """Forget where an actor is: its messages wait for better news."""
-        self._ways.pop(ref, None)
-
     def acquire(self, ref: Ref, deadline: float) -> None:
         """Wait until an actor that is not active here may be activated here.
 
@@ -285,8 +257,11 @@ class ClusterRouter(Router):
         else:
             packed = pack_body(body)
             link: Any = way
-            if link.full:
-                self._wait_for_room(link, self.dispatcher.request_timeout)
+            if link.full and not self._wait_for_room(link, ref, self.dispatcher.request_timeout):
+                if firing is not None:
+                    raise InboxFull(f"{ref} was placed elsewhere while its message waited for room")
+                self.dispatcher.send(ref, body, sender)
+                return
             self.dispatcher.check_lease()
             link.send(SEND(ref, packed, sender, headers))
         self.taken += 1
@@ -297,24 +272,18 @@ class ClusterRouter(Router):
         chain = None if request.parent is None else waiting_refs(request.parent)
         asked: Any = Asked(ref, 0, None, chain)
         request._activation = asked
-        while type(way) is Detour and way.full:
-            self.detours.wait(way, min(request.deadline, self.dispatcher.monotonic() + self.dispatcher.request_timeout))
-            found = None if ref in self.dispatcher.actors else self.way(ref)
-            if found is None:
-                request._activation = self.dispatcher.registry.activate(ref)
-                self.dispatcher.requests_queued += 1
-                self.settling.deliver(request)
-                return
-            way = found
         link: Any = None
         if type(way) is Detour:
+            if way.full:
+                self._ask_later(way, ref, request)
+                return
             self.detours.hold(way, request)
         else:
             asked.body = pack_body(request.message)
             link = way
-            if link.full:
-                left = request.deadline - self.dispatcher.monotonic()
-                self._wait_for_room(link, min(self.dispatcher.request_timeout, left))
+            if link.full and not self._wait_for_room(link, ref, self._patience(request)):
+                self._ask_anew(ref, request)
+                return
             self.dispatcher.check_lease()
         self.taken += 1
         self.requests += 1
@@ -322,10 +291,38 @@ class ClusterRouter(Router):
         if link is not None:
             self.ask_at(link, asked, request)
 
-    def _wait_for_room(self, way: Link, timeout: float) -> None:
+    def _ask_later(self, detour: Detour, ref: Ref, request: Request) -> None:
+        self.detours.wait(detour, self.dispatcher.monotonic() + self._patience(request))
+        self._ask_anew(ref, request)
+
+    def _ask_anew(self, ref: Ref, request: Request) -> None:
+        """Look for an actor again, perhaps here, that was placed while a request to it waited for room."""
+        way = None if ref in self.dispatcher.actors else self.way(ref)
+        if way is not None:
+            self.ask(way, ref, request)
+            return
+        request._activation = self.dispatcher.registry.activate(ref)
+        self.dispatcher.requests_queued += 1
+        self.settling.deliver(request)
+
+    def _patience(self, request: Request) -> float:
+        return min(self.dispatcher.request_timeout, request.deadline - self.dispatcher.monotonic())
+
+    def _wait_for_room(self, way: Link, ref: Ref, timeout: float) -> bool:
+        """Wait for room on the way to an actor; tells whether it is the way there still."""
         if getcurrent() is self.dispatcher.hub:
             raise InboxFull(f"too much is queued for {way}, and the hub can't wait")
-        way.wait_for_room(timeout)
+        removed: PeerDown | None = None
+        try:
+            way.wait_for_room(timeout)
+        except PeerDown as error:
+            removed = error
+        self.dispatcher.backpressure.check_running()
+        if ref in self.dispatcher.actors or self.way(ref) is not way:
+            return False
+        if removed is not None:
+            raise removed
+        return True
 
     def ask_at(self, link: Link, asked: Asked, request: Request) -> None:
         """Put a request that is packed into the queue of a link."""
@@ -384,22 +381,26 @@ class ClusterRouter(Router):
         Returns:
             True if it may be activated here at once, False if the message was put on a detour, else the refusal.
         """
-        ref = message.ref
-        if self.claiming is None:
-            if not self.is_elsewhere(ref):
-                return True
-            return envelopes.NotHere(f"{ref} does not belong to host {self.host_id!r}")
-        detour = self.detours.get(ref)
+        ref, claiming = message.ref, self.claiming
+        detour: Detour | None = self.detours.get(ref)
         if detour is None:
-            if self.claiming.take_back(ref):
+            if claiming is not None and claiming.take_back(ref):
                 registry = self.dispatcher.registry
                 self.dispatcher.lifecycle.reasons[registry.activate(ref)] = InitReason.REACTIVATION
                 return True
             self.evict(ref, inlet.peer.host_id)  # who sends the message here has not got the actor
             first = message.headers is None or message.headers.attempt == 0
-            if first and self.is_elsewhere(ref):
-                return envelopes.NotHere(f"{ref} does not belong to host {self.host_id!r}", self.known(ref))
-            detour = self.claim(ref)
+            if (first or claiming is None) and self.is_elsewhere(ref):
+                owner = None if claiming is None else self.known(ref)
+                return envelopes.NotHere(f"{ref} does not belong to host {self.host_id!r}", owner)
+            old = self.leave_way(ref)  # what this host's own senders have sent that way may come back
+            if old is not None and old.may_give_back:
+                detour = self._turn_off(ref, old)
+                detour.owner = None if claiming is None else self.host_id
+            elif claiming is None:
+                return True
+            else:
+                detour = self.claim(ref)
         if detour.full:
             self._incoming.refuse(inlet, message, InboxFull(f"too many messages wait for {ref} to be placed"))
         else:
@@ -422,13 +423,13 @@ class ClusterRouter(Router):
         self._goodbyes.discard(host_id)
         log.info("host %s: connected to %s", self.host_id, host_id, extra=fields(self.host_id))
 
-    def leaving(self, host_id: str, reason: str) -> None:
+    def leaving(self, host_id: str, epoch: int, reason: str) -> None:
         """A peer takes no new work."""
         if host_id not in self._goodbyes:
             self._goodbyes.add(host_id)
             log.info("host %s: %s leaves: %s", self.host_id, host_id, reason, extra=fields(self.host_id))
         self._forget_ways(host_id)
-        self.cluster.mark_leaving(host_id)
+        self.cluster.mark_leaving(host_id, epoch)
 
     def down(self, host_id: str, error: BaseException) -> None:
         """A link has lost its connection: what was written may have been handled, and will not be answered."""
@@ -445,7 +446,12 @@ class ClusterRouter(Router):
         return self.detours.held
 
     def give_up(self, error: TheatreError) -> None:
-        """Fail everything that waits on a detour: the host freezes or stops. Other hosts' messages go back to them."""
+        """Fail everything that waits on a detour, and who waits for room: the host freezes or stops.
+
+        Other hosts' messages go back to them.
+        """
+        for link in self.transport.links():
+            link.fail_line(error)
         for detour in self.detours:
             if self.claiming is not None:
                 self.claiming.withdraw(detour.ref)

@@ -37,8 +37,10 @@ class Settling:
         if ref in self._dispatcher.actors:
             self.here(detour, InitReason.NEW)
             return
+        # A host that leaves must not believe that it is the owner: it would claim, and give back, for ever.
+        owner = None if router.is_leaving and detour.owner == router.host_id else detour.owner
         try:
-            place = router.place(ref, detour.owner)
+            place = router.place(ref, owner)
         except TheatreError as error:
             self.failed(detour, error)
             return

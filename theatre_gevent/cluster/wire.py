@@ -211,7 +211,8 @@ class Wire:
                 self._held_up = False
             elif isinstance(event, Leaving):
                 try:
-                    handler.leaving(owner.host_id, event.reason)
+                    assert owner.peer is not None  # it said who it is before anything else
+                    handler.leaving(owner.host_id, owner.peer.epoch, event.reason)
                 except Exception:  # noqa: BLE001 - as above
                     log.exception("%s: its goodbye could not be handled", owner)
             elif isinstance(event, Ended):

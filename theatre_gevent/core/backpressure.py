@@ -237,10 +237,10 @@ class Backpressure:
         finally:
             self._in_line -= 1
 
-    def park(self, activation: Activation, ctx: Context, outcome: Outcome) -> None:
+    def park(self, activation: Activation, ctx: Context, outcome: Outcome, source: object = None) -> None:
         """Put a message from another host in line, without waiting; `outcome` is told what became of it.
 
-        As many may be in line as the host may hold messages; more are refused at once.
+        As many may be in line as the host may hold messages; more are refused at once. `source` is for `take_out`.
         """
         dispatcher = self._dispatcher
         if self._in_line >= self._size:
@@ -248,7 +248,7 @@ class Backpressure:
             outcome(ctx, InboxFull(f"message to {ctx._activation.ref} refused: too many are in line at full inboxes"))
             return
         deadline = dispatcher.monotonic() + self._patience(ctx.deadline if isinstance(ctx, Request) else None)
-        pending = make_pending(Parked(ctx, outcome), deadline)
+        pending = make_pending(Parked(ctx, outcome, source), deadline)
         self.lines.setdefault(activation, deque()).append((ctx, pending))
         self._in_line += 1
         dispatcher.watch(pending)
@@ -262,7 +262,7 @@ class Backpressure:
             return
         self._leave(ctx, pending)
         error = pending.result.error
-        if isinstance(error, HostNotRunning):
+        if type(error) is not RequestTimeout:
             outcome(ctx, error)
             return
         self.inbox_full += 1
@@ -298,7 +298,23 @@ class Backpressure:
     def leave_line(self, activation: Activation) -> None:
         """Refuse everybody in line: the host stops."""
         for _, pending in self.lines.pop(activation, ()):
-            self._dispatcher.complete(pending, Failure(self._fresh_refusal()))
+            self._send_away(pending, self._fresh_refusal())
+
+    def take_out(self, activation: Activation, source: object, error: TheatreError) -> None:
+        """Refuse what stands in line at an activation and came from `source`, in its order."""
+        for _, pending in list(self.lines.get(activation, ())):
+            parked = pending.greenlet
+            if type(parked) is Parked and parked.source is source:
+                self._send_away(pending, error.copy())
+
+    def _send_away(self, pending: Pending, error: TheatreError) -> None:
+        parked = pending.greenlet
+        if type(parked) is Parked and not pending.done:
+            # At once, and not when its turn to be resumed comes: what arrives meanwhile is refused after it.
+            pending.result, pending.greenlet = Failure(error), None
+            parked.deliver(pending)
+        else:
+            self._dispatcher.complete(pending, Failure(error))
 
     def waiting(self) -> int:
         """Return how many senders wait now."""

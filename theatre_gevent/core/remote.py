@@ -56,13 +56,15 @@ class Parked:
     Attributes:
         ctx: The message.
         outcome: Called with None once the message is in the inbox, else with the reason why it never will be.
+        source: Where it came from, None if it may not be sent back there.
     """
 
-    __slots__ = ("ctx", "outcome")
+    __slots__ = ("ctx", "outcome", "source")
 
-    def __init__(self, ctx: Context, outcome: Outcome) -> None:
+    def __init__(self, ctx: Context, outcome: Outcome, source: object = None) -> None:
         self.ctx = ctx
         self.outcome = outcome
+        self.source = source
 
     def deliver(self, pending: Pending) -> None:
         """Tell what became of it."""
