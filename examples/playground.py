@@ -33,6 +33,8 @@ def main() -> None:
         play(names[0] if names else None, dsn, "python examples/playground.py", "-dsn")
     except TheatreError as error:
         sys.exit(f"playground.py: {error}")
+    except KeyboardInterrupt:  # before all three were up
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,24 @@ def test_three_hosts_in_one_process(number: signal.Signals, tmp_path: Path) -> N
     }
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_being_started_can_be_stopped(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    process = play(tmp_path, "-dsn", "embedded")
+    family: list[psutil.Process] = []
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert first.startswith("host a has its dashboard at")
+    assert (process.returncode, errors) == (code, "")
+    assert "Running until" not in rest
+    assert gone(family)
+
+
 def hosts_that_answer(process: subprocess.Popen[str], name: str) -> set[str]:
     """Read what host `name` prints until all three hosts have answered it."""
     assert process.stdout is not None

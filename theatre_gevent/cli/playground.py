@@ -13,7 +13,7 @@ from gevent.event import Event
 from theatre_gevent import Context, Host, Initialize, Ref, SystemClock, TheatreError, logs, migrate_schema
 from theatre_gevent.embedded import EmbeddedPostgres
 
-from .errors import OK, UsageMistake
+from .errors import OK, TERMINATED, UsageMistake
 
 ADDRESSES = {"a": "127.0.0.1:7001", "b": "127.0.0.1:7002", "c": "127.0.0.1:7003"}
 
@@ -67,8 +67,8 @@ def free_port(port: int) -> int:
     return port
 
 
-def new_host(name: str, listen: str, dsn: str | None) -> Host:
-    """Start one of the hosts, with an admin server."""
+def new_host(name: str, listen: str, dsn: str | None, hosts: list[Host]) -> Host:
+    """Start one of the hosts, with an admin server, and put it into `hosts`."""
     patience = 2 if dsn is None else 2 * LEASE
     host = Host(
         host_id=name,
@@ -80,14 +80,16 @@ def new_host(name: str, listen: str, dsn: str | None) -> Host:
         admin_addr=f"127.0.0.1:{free_port(ADMIN_PORTS[name])}",
     )
     host.register_actor("echo", lambda: Echo(name))
+    hosts.append(host)  # before it starts, which may be interrupted
     host.start()
     _say(f"host {name} has its dashboard at http://{host.admin_address}/")
     return host
 
 
-def all_in_one(dsn: str | None) -> list[Host]:
-    """Start all three, and let them answer each other."""
-    hosts = [new_host(name, "127.0.0.1:0", dsn) for name in ADDRESSES]
+def all_in_one(dsn: str | None, hosts: list[Host]) -> None:
+    """Start all three, put them into `hosts`, and let them answer each other."""
+    for name in ADDRESSES:
+        new_host(name, "127.0.0.1:0", dsn, hosts)
     members = {host.host_id: str(host.address) for host in hosts}
     for host in hosts:
         if dsn is None:  # else they find each other in the database
@@ -116,12 +118,11 @@ def all_in_one(dsn: str | None) -> list[Host]:
         _say(f"host {leaver.host_id} has stopped")
         for ref in ACTORS:
             _say(f"a asks {ref} again: {first.request(ref, 'hello')} ({first.request(ref, 'reason')})")
-    return hosts
 
 
-def one(name: str, dsn: str | None, stopped: Event) -> list[Host]:
-    """Start one, which asks all actors every two seconds."""
-    host = new_host(name, ADDRESSES[name], dsn)
+def one(name: str, dsn: str | None, hosts: list[Host], stopped: Event) -> None:
+    """Start one, put it into `hosts`, and have it ask all actors every two seconds."""
+    host = new_host(name, ADDRESSES[name], dsn, hosts)
     if dsn is None:
         host.set_peers({peer: address for peer, address in ADDRESSES.items() if peer != name})
     _say(f"host {name} at {host.address}")
@@ -138,7 +139,26 @@ def one(name: str, dsn: str | None, stopped: Event) -> list[Host]:
                 _say(ask(ref))
 
     gevent.spawn(ask_all)
-    return [host]
+
+
+class _Interruption:
+    """What Ctrl+C and SIGTERM do: interrupt the main greenlet while it brings everything up, then tell it to stop.
+
+    Attributes:
+        is_over: Everything is up.
+    """
+
+    def __init__(self, stopped: Event) -> None:
+        self._stopped = stopped
+        self._main = gevent.getcurrent()
+        self.is_over = False
+        gevent.signal_handler(signal.SIGINT, self._come, KeyboardInterrupt())
+        gevent.signal_handler(signal.SIGTERM, self._come, SystemExit(TERMINATED))
+
+    def _come(self, way_out: BaseException) -> None:
+        if not self.is_over and not self._stopped.is_set():
+            gevent.kill(self._main, way_out)
+        self._stopped.set()
 
 
 def play(name: str | None, dsn: str | None, command: str, flag: str) -> int:
@@ -160,15 +180,20 @@ def play(name: str | None, dsn: str | None, command: str, flag: str) -> int:
         )
     logs.configure(level="WARNING")
     stopped = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, stopped.set)
+    hosts: list[Host] = []
+    interruption = _Interruption(stopped)
     with ExitStack() as at_end:
         shown = "DSN"  # a given one may hold a password that matters
         if dsn == "embedded":
             shown = dsn = at_end.enter_context(EmbeddedPostgres()).dsn
         if dsn is not None:
             migrate_schema(dsn)
-        hosts = all_in_one(dsn) if name is None else one(name, dsn, stopped)
+        at_end.callback(lambda: gevent.joinall([gevent.spawn(host.stop) for host in hosts]))
+        if name is None:
+            all_in_one(dsn, hosts)
+        else:
+            one(name, dsn, hosts, stopped)
+        interruption.is_over = True
         if dsn is None:
             fate = "Ctrl+C or kill -9 one of them: its actors can't be reached, all others go on"
             _say(TRY_NEXT.format(command=command, dsn="", fate=fate, members="peers=..."))
@@ -176,7 +201,6 @@ def play(name: str | None, dsn: str | None, command: str, flag: str) -> int:
             fate = f"Ctrl+C one of them: the others have its actors at once; kill -9 one: after {LEASE} seconds"
             _say(TRY_NEXT.format(command=command, dsn=f"{flag} {shown} ", fate=fate, members="dsn=..."))
         stopped.wait()
-        gevent.joinall([gevent.spawn(host.stop) for host in hosts])
     _say("stopped")
     return OK
 
