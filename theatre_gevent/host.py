@@ -72,7 +72,7 @@ class Host(ScheduleVerbs):
         self._cluster: RingOnlyCluster | Cluster | None = None
         self._joined: Joined | None = None
         self._stopper: Greenlet[..., None] | None = None
-        self._cause: BaseException | None = None
+        self._stopped_by: BaseException | None = None
         self._states = HostStates(
             self.host_id, self.options.on_state, self._lease_lost if self.options.on_lease_lost == "drain" else None
         )
@@ -89,6 +89,15 @@ class Host(ScheduleVerbs):
     def state(self) -> str:
         """`new`, `starting`, `active`, `frozen`, `rejoining`, `draining` or `stopped`."""
         return self._states.state
+
+    @property
+    def stopped_by(self) -> BaseException | None:
+        """What has stopped the host that nobody told to; None for one that runs, or that was told.
+
+        It is what a receiver raised while `panic_recovery` was off, or a `HostFrozen` for a lease that was lost while
+        `on_lease_lost` was `drain`.
+        """
+        return self._stopped_by
 
     def start(self) -> Self:
         """Accept messages from now on, in the hub of the calling thread. Returns the host itself.
@@ -400,7 +409,7 @@ class Host(ScheduleVerbs):
     def _refusal(self) -> HostDraining:
         word = "has stopped" if self.state == "stopped" else "is stopping"
         refusal = HostDraining(f"host {self.host_id} {word} and takes no messages")
-        refusal.__cause__ = self._cause
+        refusal.__cause__ = self._stopped_by
         return refusal
 
     def _begin_stop(self) -> None:
@@ -453,7 +462,7 @@ class Host(ScheduleVerbs):
 
     def _lease_lost(self) -> None:
         """The lease has ended, and `on_lease_lost` is `drain`."""
-        self._cause = HostFrozen(f"the lease of host {self.host_id} has ended, and on_lease_lost is 'drain'")
+        self._stopped_by = HostFrozen(f"the lease of host {self.host_id} has ended, and on_lease_lost is 'drain'")
         self._begin_stop()
 
     def _panic(self, error: BaseException) -> None:
@@ -462,7 +471,7 @@ class Host(ScheduleVerbs):
             log.critical(
                 "host %s stops: a receiver raised and panic_recovery is off", self.host_id, extra=fields(self.host_id)
             )
-            self._cause = error
+            self._stopped_by = error
             self._begin_stop()
 
 

@@ -22,6 +22,8 @@ from .errors import InvalidOption
 from .journal import Journal, iso
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .messages import Ref
 
 ROOT = "theatre_gevent"
@@ -132,16 +134,21 @@ class Writer:
     Args:
         descriptor: Where to; it stays open.
         limit: Pieces that wait at most; what comes then is dropped and counted.
+        notice: Returns what is written in the place of so many pieces that were dropped; nothing is by default.
 
     Attributes:
         dropped: How many pieces were dropped.
     """
 
-    def __init__(self, descriptor: int, limit: int = QUEUED) -> None:
+    def __init__(self, descriptor: int, limit: int = QUEUED, notice: Callable[[int], bytes] | None = None) -> None:
         self._descriptor = descriptor
         self._limit = limit
+        self._notice = notice
         self._process = 0
         self._queue: Any = None
+        # The machine's own, and one that its holder may take again, as a handler of a signal may do that logs.
+        self._lock = get_original("_thread", "RLock")()
+        self._missing = 0
         self.dropped = 0
 
     def put(self, data: bytes) -> bool:
@@ -152,11 +159,22 @@ class Writer:
         """
         if self._process != os.getpid():
             self._begin()
-        if self._queue.qsize() >= self._limit:
-            self.dropped += 1
-            return False
-        self._queue.put(data)
+        with self._lock:
+            if self._queue.qsize() >= self._limit:
+                self._drop(1)
+                return False
+            self._put_notice()
+            self._queue.put(data)
         return True
+
+    def _drop(self, number: int) -> None:
+        self.dropped += number
+        self._missing += number
+
+    def _put_notice(self) -> None:
+        if self._missing and self._notice is not None:
+            missing, self._missing = self._missing, 0
+            self._queue.put(self._notice(missing))
 
     def flush(self, timeout: float = _FLUSH_TIMEOUT) -> bool:
         """Wait until all is written, at most `timeout` seconds, and tell whether it is. The thread stands meanwhile."""
@@ -164,11 +182,24 @@ class Writer:
             return True
         done = get_original("_thread", "allocate_lock")()
         done.acquire()
-        self._queue.put(done)
+        with self._lock:
+            self._put_notice()
+            self._queue.put(done)
         return bool(done.acquire(timeout=timeout))
+
+    def close(self, timeout: float = _FLUSH_TIMEOUT) -> bool:
+        """Do the same, and end the thread when it has written what waits; it begins anew with the next piece."""
+        written = self.flush(timeout)
+        if self._process == os.getpid():
+            self._process = 0
+            self._queue.put(None)
+        return written
 
     def _begin(self) -> None:
         """Start the thread; a forked process has none of its parent's, and leaves the parent's lines to it."""
+        if self._process:  # the parent's may have been taken when it forked, and what it misses is its own
+            self._lock = get_original("_thread", "RLock")()
+            self._missing = 0
         queue = get_original("queue", "SimpleQueue")()
         get_original("_thread", "start_new_thread")(self._run, (queue,))
         self._queue = queue
@@ -177,13 +208,19 @@ class Writer:
     def _run(self, queue: Any) -> None:
         while True:
             item = queue.get()
+            if item is None:
+                if queue.empty():
+                    return
+                queue.put(None)  # another thread was about to put something when it was closed
+                continue
             if not isinstance(item, bytes):
                 item.release()
                 continue
             try:
                 self._write(item)
             except OSError:  # nobody reads any more
-                self.dropped += 1
+                with self._lock:
+                    self.dropped += 1
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -200,13 +237,16 @@ class QueuedHandler(logging.Handler):
     When lines were dropped, the next one that is not is preceded by one that says how many.
 
     Args:
-        writer: Where to.
+        descriptor: Where to.
+        limit: Lines that wait at most.
+
+    Attributes:
+        writer: Writes there.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, descriptor: int, limit: int = QUEUED) -> None:
         super().__init__()
-        self.writer = writer
-        self._told = 0
+        self.writer = Writer(descriptor, limit, self._notice)
         atexit.register(self.flush)
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -223,33 +263,26 @@ class QueuedHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - a record whose text can't be made
             self.handleError(record)
             return
-        if self.writer.put(line) and self.writer.dropped > self._told:
-            self._tell()
+        self.writer.put(line)
 
     def flush(self) -> None:
         """Wait for what is queued, at most two seconds."""
-        if self.writer.dropped > self._told:
-            self._tell()
         self.writer.flush()
 
     def close(self) -> None:
         """Write what is queued; the descriptor stays open."""
         atexit.unregister(self.flush)
-        self.flush()
+        self.writer.close()
         super().close()
 
-    def _tell(self) -> None:
-        lost = self.writer.dropped - self._told
+    def _notice(self, lost: int) -> bytes:
         values = {"name": f"{ROOT}.logs", "levelno": logging.WARNING, "levelname": "WARNING", "process": os.getpid()}
         record = logging.makeLogRecord({**values, "msg": "%d log lines were dropped: they are read too slowly"})
         record.args = (lost,)
         for each in self.filters:
             if isinstance(each, logging.Filter):
                 each.filter(record)
-        if self.writer.put(self._line(record)):
-            self._told += lost
-        else:
-            self.writer.dropped -= 1  # this is no line of anybody's, and will be said again
+        return self._line(record)
 
     def _line(self, record: logging.LogRecord) -> bytes:
         return (self.format(record) + "\n").encode("utf-8", "backslashreplace")
@@ -287,7 +320,7 @@ def configure(
         if level.upper() not in LEVELS:
             raise InvalidOption(f"the log level must be one of {', '.join(LEVELS)}, got {level!r}")
         level = level.upper()
-    handler = QueuedHandler(Writer(descriptor, limit))
+    handler = QueuedHandler(descriptor, limit)
     handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(_TEXT))
     handler.addFilter(Fields(host_id))
     root = logging.getLogger()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from theatre_gevent.cli import output as cli_output
 from theatre_gevent.cli.output import Output
 from theatre_gevent.logs import Writer
 
@@ -27,6 +30,15 @@ def passed_on(written: bytes, folder: Path, log_format: str) -> list[bytes]:
     finally:
         os.close(descriptor)
     return file.read_bytes().splitlines()
+
+
+def drained(reading: int) -> bytes:
+    """Return what a pipe holds now."""
+    pieces = []
+    with suppress(BlockingIOError):
+        while piece := os.read(reading, 1 << 16):
+            pieces.append(piece)
+    return b"".join(pieces)
 
 
 def records(written: bytes, folder: Path) -> list[dict[str, Any]]:
@@ -68,3 +80,23 @@ def test_the_longest_record_is_passed_on_whole(tmp_path: Path) -> None:
 def test_text_is_prefixed_and_long_lines_come_in_pieces(tmp_path: Path) -> None:
     lines = passed_on(b"x" * LONGEST + b"\n\n" + b"y" * (LONGEST + 1) + b"\n", tmp_path, "text")
     assert lines == [b"host-1 | " + text for text in (b"x" * LONGEST, b"", b"y" * LONGEST, b"y")]
+
+
+def test_printed_lines_that_nobody_reads_are_missed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr(cli_output, "_STDOUT", writing)
+    output = Output(Writer(2), "text")
+    output.pass_on(io.BytesIO(b"x" * 1000 + b"\n" + b"line\n" * 30_000), "host-1", is_log=False)
+    os.set_blocking(reading, False)
+    got = b""
+    while not output._printed.flush(0.02):
+        got += drained(reading)
+    output.flush()
+    got += drained(reading)
+    os.close(writing)
+    os.close(reading)
+    lost = 30_001 - got.count(b"\n")
+    assert lost > 10_000
+    assert re.findall(r"(\d+) lines that hosts printed were dropped", caplog.messages[-1]) == [str(lost)]

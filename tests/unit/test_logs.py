@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from gevent.monkey import get_original
 
@@ -100,6 +101,17 @@ def test_a_full_pipe_drops_and_counts_and_stalls_nobody() -> None:
     # In several lines where there was room in between.
     assert sum(map(int, re.findall(r"(\d+) log lines were dropped", text.decode()))) == dropped
     assert any("there is room" in line for line in lines)
+    place, numbers = 0, []
+    for line in lines[:-1]:  # each notice stands where the lines are missing that it counts
+        if " INFO shop: " in line:
+            numbers.append(int(line.split(" INFO shop: ")[1].split()[0]))
+            assert numbers[-1] == place
+            place += 1
+        else:
+            found = re.search(r"(\d+) log lines were dropped", line)
+            assert found is not None
+            place += int(found[1])
+    assert place == 2000
     os.close(reading)
     os.close(writing)
 
@@ -139,7 +151,11 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
 
 
 def test_configuring_again_replaces_and_mistakes_are_named() -> None:
-    first, second = logs.configure(), logs.configure(format="json")
+    first = logs.configure()
+    logging.getLogger("shop").warning("a thread is at work")
+    threads = psutil.Process().num_threads()
+    second = logs.configure(format="json")
+    until(lambda: psutil.Process().num_threads() == threads - 1)
     assert first not in logging.getLogger().handlers
     assert second in logging.getLogger().handlers
     with pytest.raises(InvalidOption, match="one of text, json, got 'xml'"):

@@ -493,6 +493,7 @@ def test_without_panic_recovery_an_exception_stops_the_host(
     with pytest.raises(HostDraining) as caught:
         host.send(B, "x")
     assert isinstance(caught.value.__cause__, ZeroDivisionError), "it says why"
+    assert host.stopped_by is caught.value.__cause__
     assert any(record.levelname == "CRITICAL" for record in caplog.records)
 
 

@@ -109,7 +109,7 @@ def _run(spec: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int:
     unless_left(ended.wait)
     unless_left(gevent.spawn(host.stop).get)
     # What stopped it was nobody's order, if it has a cause: a receiver that raised, or a lease that was lost.
-    return FAILED if failed or host._cause is not None else OK
+    return FAILED if failed or host.stopped_by is not None else OK
 
 
 def _call(setup: Callable[[Host], object], host: Host, target: str) -> Callable[[Host], object] | None:

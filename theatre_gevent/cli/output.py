@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from theatre_gevent.clock import SystemClock
@@ -11,6 +12,8 @@ from theatre_gevent.logs import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+log = logging.getLogger("theatre_gevent.run")
 
 _STDOUT = 1
 _LONGEST = 1 << 16
@@ -29,6 +32,7 @@ class Output:
     def __init__(self, errors: Writer, log_format: str) -> None:
         self._errors = errors
         self._printed = Writer(_STDOUT)
+        self._told = 0
         self._json = log_format == "json"
 
     def pass_on(self, pipe: IO[bytes], host_id: str, *, is_log: bool) -> None:
@@ -40,11 +44,20 @@ class Output:
                 line = _as_record(piece, host_id)
             else:
                 line = piece.text + b"\n"
-            (self._errors if is_log else self._printed).put(line)
+            if is_log:
+                self._errors.put(line)
+            elif self._printed.put(line) and self._printed.dropped > 2 * self._told:
+                self._tell()  # not each time, since a slow reader makes room for one line after the other
 
     def flush(self) -> None:
         """Wait until it is written, at most two seconds."""
         self._printed.flush()
+        if self._printed.dropped > self._told:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = self._printed.dropped
+        log.warning("%d lines that hosts printed were dropped so far: they are read too slowly", self._told)
 
 
 class _Piece(NamedTuple):

@@ -144,9 +144,9 @@ def stop_hosts(hosts: Iterable[Host], clock: VirtualClock | None = None) -> None
     for host in hosts:
         if host.state != "stopped":
             errors.setdefault(host.host_id, RuntimeError(f"it did not stop in time and is {host.state}"))
-        elif host._cause is not None:
-            reason = RuntimeError(f"it has stopped by itself: {type(host._cause).__name__}: {host._cause}")
-            reason.__cause__ = host._cause
+        elif host.stopped_by is not None:
+            reason = RuntimeError(f"it has stopped by itself: {type(host.stopped_by).__name__}: {host.stopped_by}")
+            reason.__cause__ = host.stopped_by
             errors.setdefault(host.host_id, reason)
     if errors:
         told = "; ".join(f"{host_id}: {error}" for host_id, error in errors.items())
