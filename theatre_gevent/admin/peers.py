@@ -27,7 +27,7 @@ HOST_HEADER = "Theatre-Host"
 """Header of every answer: the quoted id of the host that gives it."""
 
 _LARGEST = 16 * 1024 * 1024
-_MOST = 16
+_MOST = 64
 """Hosts asked at the same time by one request."""
 
 
