@@ -153,7 +153,7 @@ def connection_input(data: bytes) -> None:
             ref, body = Ref("t", "1" + source.some().decode("latin-1")), source.some()
             one.send([Send(ref, body), Request(ref, body, source.number(256), 1.0)])
         elif what == 1:
-            one.goodbye(source.some().decode("latin-1"))
+            one.goodbye(source.some().decode("latin-1"), 1)
         elif what == 2:
             events = one.receive_data(source.some(), now)
         elif what == 3:

@@ -9,58 +9,11 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.integration.cluster_support import Cluster, transport_of, users_only
+from tests.integration.cluster_support import Cluster, users_only
 from tests.integration.leased_support import PostgresCluster
+from tests.integration.order_support import addresses, jam, moving, slow, waiting
 from tests.support import in_background, until
-from theatre_gevent import Context, Host, HostFrozen, Ref
-from theatre_gevent.logic.ring import HashRing
-
-
-def slow(host: Host, peer: str) -> Callable[[], None]:
-    """Keep what is sent to a peer from now on under way, until the returned function is called."""
-    link = transport_of(host).link(peer)
-    assert link is not None
-    link._armed, link._limit = True, 10_000
-
-    def free() -> None:
-        link._armed, link._limit = False, 1
-        link._more()
-
-    return free
-
-
-def jam(host: Host, peer: str) -> Callable[[], None]:
-    """Have everybody wait who sends to a peer, as if much were queued, until the returned function is called."""
-    link = transport_of(host).link(peer)
-    assert link is not None
-    link._pack()
-    room = link._room
-    link._room, link.full = 0, True
-
-    def free() -> None:
-        link._room = room
-        link._make_room()
-
-    return free
-
-
-def waiting(host: Host, peer: str) -> int:
-    """Return how many senders wait for room on the way to a peer."""
-    link = transport_of(host).link(peer)
-    assert link is not None
-    return len(link._line)
-
-
-def moving(before: str, owner: str, after: str, heir: str) -> Ref:
-    """Return an actor that is at one host of a cluster, and at another one when the members have changed."""
-    old, new = HashRing(list(before)), HashRing(list(after))
-    refs = (Ref("x", str(number)) for number in range(10_000))
-    return next(ref for ref in refs if old.owner(ref) == owner and new.owner(ref) == heir)
-
-
-def addresses(cluster: Cluster, names: str) -> dict[str, str]:
-    return {name: str(cluster[name].address) for name in names}
-
+from theatre_gevent import Context, HostFrozen, Ref
 
 # -- a host freezes --------------------------------------------------------------------------------------------------
 
@@ -199,8 +152,7 @@ def test_what_stands_in_line_when_its_host_leaves(dsn: str) -> None:
 
         for name, host in cluster.hosts.items():
             host.register_actor("n", on(name))
-        old, new = HashRing(list("abc")), HashRing(list("ac"))
-        ref = next(ref for n in range(1000) if old.owner(ref := Ref("n", str(n))) == "b" and new.owner(ref) == "c")
+        ref = moving("abc", "b", "ac", "c", "n")
         a, b = cluster["a"], cluster["b"]
         a.send(ref, 0)
         until(lambda: got == [0], 5)

@@ -80,9 +80,9 @@ def test_both_know_each_other_and_messages_pass_both_ways(secret: bytes | None) 
     assert (one.peer, other.peer) == (B, A)
     assert one.send([Send(REF, 1), Send(REF, 2)]) == []
     assert other.send([Send(REF, 3)]) == []
-    one.goodbye("draining")
+    one.goodbye("drain\ning", 7)
     told_one, told_other = pump(one, other)
-    assert told_other == [Received([Send(REF, 1), Send(REF, 2)], []), Leaving("draining")]
+    assert told_other == [Received([Send(REF, 1), Send(REF, 2)], []), Leaving("'drain\\ning'", 7)]
     assert told_one == [Received([Send(REF, 3)], [])]
     assert one.receive_eof(1.0) == [Ended()]
     assert one.state is CLOSED

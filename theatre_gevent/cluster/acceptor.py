@@ -167,7 +167,7 @@ class Acceptor:
                 wire.hold(False)
             inlet._armed = True
             if transport.leaving is not None:
-                wire.goodbye(transport.leaving)
+                wire.goodbye(transport.leaving, transport.life())
             writer = transport.spawn(f"writer to {wire.where}", wire.write, inlet)
             error = wire.run(inlet, transport.handler, writer)
             if transport.leaving is None and not inlet.closed:

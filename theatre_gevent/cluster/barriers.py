@@ -13,7 +13,7 @@ from ..logic import envelopes
 from ..logic.bodies import pack_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable
 
     from ..clock import Clock, Timer
     from ..messages import Ref
@@ -35,28 +35,31 @@ class Barriers:
     def __init__(self, clock: Clock, next_seq: Callable[[], int]) -> None:
         self._clock = clock
         self._next_seq = next_seq
-        self._asked: dict[int, tuple[str, Callable[[], object], Timer]] = {}
+        self._asked: dict[int, tuple[str, Callable[[str | None], object], Timer]] = {}
 
-    def ask(self, ref: Ref, link: Link, then: Callable[[], object]) -> None:
-        """Call `then` in the hub, once nothing that was sent for `ref` over `link` can come back any more."""
+    def ask(self, ref: Ref, link: Link, then: Callable[[str | None], object]) -> None:
+        """Call `then` in the hub, once nothing that was sent for `ref` over `link` can come back any more.
+
+        It is given the other host's id if that has the actor and keeps it, else None.
+        """
         seq = self._next_seq()
         timer = self._clock.call_later(_PATIENCE, lambda: self.answered(seq))
         self._asked[seq] = (link.host_id, then, timer)
         headers = envelopes.Headers(barrier=True)
         link.send(envelopes.Request(ref, pack_body(None), seq, _PATIENCE, None, headers))
 
-    def answered(self, seq: int) -> bool:
-        """A question was answered, whatever the answer; tells whether this was one."""
+    def answered(self, seq: int, owner: str | None = None) -> bool:
+        """A question was answered, or will not be; tells whether this was one."""
         asked = self._asked.pop(seq, None)
         if asked is None:
             return False
         _, then, timer = asked
         timer.cancel()
-        then()
+        then(owner)
         return True
 
-    def down(self, host_id: str, waiting: Container[int | None]) -> None:
-        """A connection has broken: what was written to it does not come back. Questions in `waiting` were not."""
+    def down(self, host_id: str) -> None:
+        """A host has gone: what was sent to it does not come back."""
         for seq, (asked, _, _) in list(self._asked.items()):
-            if asked == host_id and seq not in waiting:
+            if asked == host_id:
                 self.answered(seq)

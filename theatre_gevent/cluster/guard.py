@@ -164,6 +164,7 @@ class LeaseGuard:
         self._router.give_up(refusal)
         self._closer.force(refusal)
         self._disown()  # what was cleared belongs to an epoch that is over: there is nothing to give back
+        self._router.give_up(refusal)  # what came back meanwhile and waited for a claim
         if goes_on:
             self.look()
 

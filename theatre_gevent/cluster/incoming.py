@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .. import direct
@@ -107,6 +108,9 @@ class Incoming:
                     patience = 0.0  # the rest of the batch has waited as well
                     self._turn_away(inlet, message, refusal)
                     continue
+                if refused and ref in refused:  # since then
+                    self._refuse_after(inlet, message)
+                    continue
             activation = actors.get(ref)
             if activation is None:
                 activation = self._activate(inlet, message)
@@ -119,12 +123,16 @@ class Incoming:
     def _barrier(self, inlet: Inlet, message: envelopes.Request) -> None:
         """Give back what came before and is not accepted, and say that nothing can come back any more.
 
-        The other host has chosen another way for the actor. What waits here might wait for a claim, and for long.
+        The other host has chosen another way for the actor. What waits here might wait for a claim, and for long. But
+        where this host has claimed the actor and keeps it, that is the answer, and what stands in line stays.
         """
-        ref = message.ref
-        self._give_back(inlet, ref, envelopes.NotHere(f"{ref} is looked for elsewhere, and this was not accepted yet"))
+        ref, router = message.ref, self._router
+        stays = ref in self._dispatcher.actors and ref not in inlet.refused and router.keeps_actors()
+        if not stays:
+            error = envelopes.NotHere(f"{ref} is looked for elsewhere, and this was not accepted yet")
+            self._give_back(inlet, ref, error)
         inlet.refused.pop(ref, None)
-        inlet.send(REPLY(message.seq, inlet.epoch, None))
+        inlet.send(REPLY(message.seq, inlet.epoch, pack_body(router.host_id) if stays else None))
 
     def _give_back(self, inlet: Inlet, ref: Ref, error: TheatreError) -> None:
         """Give back what came over an inlet for an actor and was not accepted, in its order."""
@@ -193,8 +201,9 @@ class Incoming:
         failure = envelopes.failure_of(seq, inlet.epoch, error)
         code, ref, refused = failure.code, message.ref, inlet.refused
         if code in RETRIED and ref not in refused:
-            if len(refused) >= _MAX_REFUSED:
-                del refused[next(iter(refused))]
+            if len(refused) >= _MAX_REFUSED:  # half of them at once: to look for the first of a dict takes long
+                for old in list(islice(refused, _MAX_REFUSED // 2)):
+                    del refused[old]
             refused[ref] = None
         if type(message) is REQUEST:
             if failure.headers is None:

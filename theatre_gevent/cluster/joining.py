@@ -71,6 +71,7 @@ class Joined:
                     f"the cluster's epoch is {self.cluster.epoch} and the transport's "
                     f"{self.transport.identity.epoch}: give both the same"
                 )
+            self.transport.life = lambda: self.cluster.epoch
             store = None if leased is None else leased.store()
             self.router = ClusterRouter(dispatcher, self.cluster, self.transport, options.placement_ttl, store)
             dispatcher.router = self.router

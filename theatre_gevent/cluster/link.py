@@ -71,8 +71,8 @@ class Link(Outbox):
 
     @property
     def may_give_back(self) -> bool:
-        """True if something that was sent this way may come back: it was not broken off, or is queued still."""
-        return self.is_up or self._over is not None or not self._is_empty()
+        """True if something that was sent this way may come back. From a link that is down nothing does for a while."""
+        return self.is_up or self._over is not None
 
     # -- connecting ----------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Link(Outbox):
         self._armed = True
         writer = transport.spawn(f"writer to {self.host_id}", wire.write, self)
         if transport.leaving is not None:
-            wire.goodbye(transport.leaving)
+            wire.goodbye(transport.leaving, transport.life())
         transport.call(handler.up, self.host_id)
         try:
             reason = wire.run(self, handler, writer)

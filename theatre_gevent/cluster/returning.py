@@ -85,7 +85,8 @@ class Returning:
             self._dispatcher.complete(request, Failure(error))
 
     def _late(self, message: envelopes.Reply | envelopes.Failure) -> None:
-        if self._router.barriers.answered(message.seq):
+        owner = message.body if type(message) is REPLY else None
+        if self._router.barriers.answered(message.seq, owner if isinstance(owner, str) else None):
             return
         self._dispatcher.replies_late += 1
         if type(message) is envelopes.Failure and _was_refused(message):
@@ -153,22 +154,23 @@ class Returning:
         is_new = detour is None
         if detour is None:
             detour = detours.open(ref)
+        if owner is not None:
             detour.owner = owner
         detours.hold_again(detour, entry)
         links = [] if by is None else [router.transport.link(by)]
         if is_new:
             links.append(router.leave_way(ref))
         if not router.await_rest(detour, links, delay) and is_new:
-            self._dispatcher.clock.call_later(delay, lambda: router.settling.again(detour))
+            router.go_on(detour, delay)
 
     # -- connections that break --------------------------------------------------------------------------------
 
     def down(self, host_id: str, error: BaseException) -> None:
         """A link has lost its connection: what was written may have been handled, and will not be answered."""
         router = self._router
+        router.barriers.down(host_id)
         link = router.transport.link(host_id)
         waiting = {getattr(message, "seq", None) for message in (() if link is None else link.unsent())}
-        router.barriers.down(host_id, waiting)
         for seq, request in list(router.pending.items()):
             asked: Any = request._activation
             if asked.host_id == host_id and seq not in waiting and request.result is OPEN:
@@ -183,9 +185,9 @@ class Returning:
         """
         router = self._router
         for message in messages:
-            if type(message) is envelopes.Request and router.barriers.answered(message.seq):
-                continue
-            if type(message) is envelopes.Returned:
+            if type(message) is envelopes.Request and message.headers is not None and message.headers.barrier:
+                router.barriers.answered(message.seq)
+            elif type(message) is envelopes.Returned:
                 router.incoming.keep(message, error)  # it could not even be given back
             elif type(message) is envelopes.Send:
                 self._send_lost(host_id, message, error)

@@ -147,11 +147,14 @@ class ClusterRouter(Ways):
             return detour
         if self.dispatcher.now >= self._ways_until:
             self._forget_ways()
-        place = self.place(ref)
         old = self._old_ways.pop(ref, None) if self._old_ways else None
-        # Where claims are made, None means that it is active here again, and that nothing was sent away meanwhile.
-        is_new = place is not None or self.claiming is None
-        if old is not None and is_new and place is not old and old.may_give_back:
+        if old is not None and not old.may_give_back:
+            old = None
+        if old is not None and self.cluster.ring.owner(ref) in (self.host_id, None):
+            self.dispatcher.registry.type_of(ref)  # who can't send anyway is told at once
+            return self._turn_off(ref, old)  # before it can come alive here, which nothing in this host would wait for
+        place = self.place(ref)
+        if old is not None and place is not old:
             return self._turn_off(ref, old)
         return self.claim(ref) if place is MUST_CLAIM else place
 
@@ -168,20 +171,30 @@ class ClusterRouter(Ways):
         Returns:
             True if there is anything to await.
         """
-        awaited, clock = detour.awaited, self.dispatcher.clock
+        awaited = detour.awaited
         for link in links:
             if link is None or link.host_id in awaited or not link.may_give_back:
                 continue
             host_id = link.host_id
 
-            def over(host_id: str = host_id) -> None:
+            def over(owner: str | None, host_id: str = host_id) -> None:
                 awaited.discard(host_id)
+                if owner is not None:
+                    detour.owner = owner
                 if not awaited:
-                    clock.call_later(delay, lambda: self.settling.again(detour))
+                    self.go_on(detour, delay)
 
             awaited.add(host_id)
             self.barriers.ask(detour.ref, link, over)
         return bool(awaited)
+
+    def go_on(self, detour: Detour, delay: float) -> None:
+        """Look where a detour leads, `delay` seconds later, unless something is to be awaited by then."""
+        self.dispatcher.clock.call_later(delay, lambda: None if detour.awaited else self.settling.again(detour))
+
+    def keeps_actors(self) -> bool:
+        """Tell whether what is active here is this host's by claim, and will be for a while."""
+        return self.claiming is not None and not self.is_leaving and self.dispatcher.backpressure.is_open()
 
     def place(self, ref: Ref, owner: str | None = None) -> Link | None:
         """Decide where an actor is that is not active here.
@@ -384,7 +397,8 @@ class ClusterRouter(Ways):
         ref, claiming = message.ref, self.claiming
         detour: Detour | None = self.detours.get(ref)
         if detour is None:
-            if claiming is not None and claiming.take_back(ref):
+            was_away = ref in self._ways or ref in self._old_ways  # and what was sent there may come back
+            if claiming is not None and not was_away and claiming.take_back(ref):
                 registry = self.dispatcher.registry
                 self.dispatcher.lifecycle.reasons[registry.activate(ref)] = InitReason.REACTIVATION
                 return True
@@ -401,7 +415,9 @@ class ClusterRouter(Ways):
                 return True
             else:
                 detour = self.claim(ref)
-        if detour.full:
+        # A detour may hold more of other hosts' messages than of this host's senders, as a line at an inbox may: who
+        # has sent them can't wait any more.
+        if self.detours.held >= self.detours.limit:
             self._incoming.refuse(inlet, message, InboxFull(f"too many messages wait for {ref} to be placed"))
         else:
             self.detours.hold(detour, Arrived(inlet, message))

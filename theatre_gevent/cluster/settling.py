@@ -37,6 +37,10 @@ class Settling:
         if ref in self._dispatcher.actors:
             self.here(detour, InitReason.NEW)
             return
+        refusal = self._dispatcher.backpressure.refusal_of_accepted()
+        if refusal is not None:  # not even to other hosts, which may have the actors by now
+            self.failed(detour, refusal)
+            return
         # A host that leaves must not believe that it is the owner: it would claim, and give back, for ever.
         owner = None if router.is_leaving and detour.owner == router.host_id else detour.owner
         try:

@@ -128,6 +128,8 @@ class Transport:
         self.counts = Counters()
         self.reports = Reports(self)
         self.leaving: str | None = None
+        self.life: Callable[[], int] = lambda: self.identity.epoch
+        """Which life this is now: after a lease was lost it is a later one than peers were told."""
         self.addr = ""
         self._queue_size = queue_size
         self._links: dict[str, Link] = {}
@@ -163,7 +165,7 @@ class Transport:
     def announce(self, reason: str) -> None:
         """Tell the peers that this host takes no new work, well before `stop`."""
         for _, wire in self._connections():
-            wire.goodbye(reason)
+            wire.goodbye(reason, self.life())
 
     def set_admin_addr(self, admin_addr: str) -> None:
         """Tell peers where this host's admin server is, whenever they connect; before `start`."""
@@ -183,7 +185,7 @@ class Transport:
         deadline = self.clock.monotonic() + timeout
         pairs = self._connections()
         for _, wire in pairs:
-            wire.goodbye(reason)
+            wire.goodbye(reason, self.life())
         while not self._all_written() and self.clock.monotonic() < deadline:
             self.clock.sleep(0.01)
         # Closing at once could cost the peer what it has not read yet: a socket closed with unread data sends a reset.

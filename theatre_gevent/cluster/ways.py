@@ -68,7 +68,7 @@ class Ways(Router):
 
     def _forget_ways(self, host_id: str | None = None) -> None:
         """Look for actors anew, for those at one host or for all. What their ways were stays known for a while."""
-        now = self.dispatcher.now
+        now = self.dispatcher.monotonic()  # the dispatcher's reading is old where nothing is handled
         gone = self._ways
         if host_id is None:
             self._ways = {}
@@ -79,7 +79,7 @@ class Ways(Router):
         self._keep_old(gone)
 
     def _keep_old(self, gone: dict[Ref, Link]) -> None:
-        now = self.dispatcher.now
+        now = self.dispatcher.monotonic()
         if now >= self._old_until or len(self._old_ways) >= _MAX_WAYS:
             self._old_ways = gone
         else:

@@ -121,11 +121,11 @@ class Wire:
         """In a forked child: let go of the socket, which is the parent's, without a word."""
         self.sock.close()
 
-    def goodbye(self, reason: str) -> None:
-        """Tell the peer that this host takes no new work."""
+    def goodbye(self, reason: str, epoch: int) -> None:
+        """Tell the peer that this host takes no new work in its life `epoch`."""
         if not self._leaving:
             self._leaving = True
-            self._connection.goodbye(reason)
+            self._connection.goodbye(reason, epoch)
             self._tell()
 
     def is_idle(self, outbox: Outbox) -> bool:
@@ -211,8 +211,7 @@ class Wire:
                 self._held_up = False
             elif isinstance(event, Leaving):
                 try:
-                    assert owner.peer is not None  # it said who it is before anything else
-                    handler.leaving(owner.host_id, owner.peer.epoch, event.reason)
+                    handler.leaving(owner.host_id, event.epoch, event.reason)
                 except Exception:  # noqa: BLE001 - as above
                     log.exception("%s: its goodbye could not be handled", owner)
             elif isinstance(event, Ended):

@@ -309,7 +309,9 @@ class Backpressure:
 
     def _send_away(self, pending: Pending, error: TheatreError) -> None:
         parked = pending.greenlet
-        if type(parked) is Parked and not pending.done:
+        if pending.done:
+            return  # its time is over, and it is being told
+        if type(parked) is Parked:
             # At once, and not when its turn to be resumed comes: what arrives meanwhile is refused after it.
             pending.result, pending.greenlet = Failure(error), None
             parked.deliver(pending)

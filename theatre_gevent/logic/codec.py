@@ -9,7 +9,7 @@
 |---|---|---|
 | 1 | MESSAGES | array of messages (`envelopes`), whatever was queued for the peer at that moment |
 | 2, 3 | PING, PONG | nil |
-| 4 | GOODBYE | array: reason. The sender is leaving and takes no new work; replies still pass |
+| 4 | GOODBYE | array: reason, epoch. The sender is leaving and takes no new work; replies still pass |
 | 16 to 19 | HELLO, CHALLENGE, PROOF, WELCOME | the handshake (`handshake`) |
 | 20 | REFUSE | array: code, text. The connection ends |
 

@@ -115,9 +115,15 @@ class Received(Struct, frozen=True):
 
 
 class Leaving(Struct, frozen=True):
-    """The peer takes no new work, since it is stopping; replies still pass in both directions."""
+    """The peer takes no new work, since it is stopping; replies still pass in both directions.
+
+    Attributes:
+        reason: In its own words.
+        epoch: Which of its lives ends; after it has lost a lease that is a later one than that of its introduction.
+    """
 
     reason: str
+    epoch: int
 
 
 class Ended(Struct, frozen=True):
@@ -205,10 +211,10 @@ class Connection:
         self._out += frames
         return refused
 
-    def goodbye(self, reason: str) -> None:
-        """Tell the peer that this host takes no new work, if it can be told."""
+    def goodbye(self, reason: str, epoch: int) -> None:
+        """Tell the peer that this host takes no new work in its life `epoch`, if it can be told."""
         if self.state is OPEN:
-            self._out.append(encode_frame(codec.GOODBYE, [clean_text(reason)]))
+            self._out.append(encode_frame(codec.GOODBYE, [clean_text(reason), epoch]))
 
     def data_to_send(self) -> bytes:
         """Return what has to be written now, and forget it."""
@@ -352,7 +358,10 @@ class Connection:
         value = codec.decode_control(codec.GOODBYE, payload)
         if type(value) is not list or not value or type(value[0]) is not str:
             raise ProtocolError("GOODBYE frame is damaged: it has no reason")
-        return Leaving(value[0][:500])
+        assert self.peer is not None  # or the frame would have been refused
+        epoch = value[1] if len(value) > 1 and type(value[1]) is int else self.peer.epoch
+        reason = value[0][:500]
+        return Leaving(reason if reason.isprintable() else ascii(reason), epoch)
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
