@@ -159,16 +159,17 @@ class Acceptor:
         extra = fields(transport.identity.host_id)
         log.info("%s connected, epoch %d, reached at %s", inlet, peer.epoch, peer.address, extra=extra)
         try:
+            inlet._armed = True
+            if transport.leaving is not None:
+                wire.goodbye(transport.leaving, transport.life())
+            # It writes from now on, so that the peer does not give up a connection that nobody reads yet.
+            writer = transport.spawn(f"writer to {wire.where}", wire.write, inlet)
             if former is not None:
                 # What it has read is handled first, or a sender's messages could overtake each other.
                 former[0]._end(PeerDown("the peer has connected anew"))
                 wire.hold(True)
                 former[1].join()
                 wire.hold(False)
-            inlet._armed = True
-            if transport.leaving is not None:
-                wire.goodbye(transport.leaving, transport.life())
-            writer = transport.spawn(f"writer to {wire.where}", wire.write, inlet)
             error = wire.run(inlet, transport.handler, writer)
             if transport.leaving is None and not inlet.closed:
                 transport.counts.failures += not wire.ended

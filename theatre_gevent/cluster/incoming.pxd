@@ -27,6 +27,7 @@ cdef class Incoming:
     cdef public Dispatcher _dispatcher
     cdef public object _router
     cdef public long long arrived
+    cdef public bint _is_open
 
     @cython.locals(dispatcher=Dispatcher, actors=dict, refused=dict, activation=Activation)
     cpdef received(self, Inlet inlet, object messages, object unmade)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from ..errors import HostNotRunning, InboxFull, NoOwner, TheatreError, Unregiste
 from ..logic import envelopes
 from ..logic.bodies import pack_body, unpack_body
 from ..logic.routing import RETRIED
-from ..logs import fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from ..messages import Ref
     from .inlet import Inlet
     from .router import ClusterRouter
-
-log = logging.getLogger("theatre_gevent.cluster")
 
 SEND, REQUEST, REPLY = envelopes.Send, envelopes.Request, envelopes.Reply
 
@@ -80,9 +76,14 @@ class Incoming:
         self._dispatcher = dispatcher
         self._router = router
         self.arrived = 0
+        self._is_open = False
 
     def received(self, inlet: Inlet, messages: Sequence[Any], unmade: Sequence[Any]) -> None:
         """Deliver a batch; where it has to wait, in the greenlet that reads the inlet."""
+        if not self._is_open:
+            # The others know this host a moment before it has started, when it does not look at its lease yet.
+            self._router.opened.wait()
+            self._is_open = True
         dispatcher = self._dispatcher
         actors = dispatcher.actors
         refused = inlet.refused
@@ -90,10 +91,8 @@ class Incoming:
         for message in messages:
             kind = type(message)
             if kind is not SEND and kind is not REQUEST:
-                extra = fields(self._router.host_id)
-                log.warning(
-                    "host %s sent a %s where only requests belong", inlet.peer.host_id, kind.__name__, extra=extra
-                )
+                text = f"host {inlet.peer.host_id} sent a {kind.__name__} where only requests belong"
+                self._router.transport.gate.warning(f"misplaced from {inlet.peer.host_id}", text)
                 continue
             if kind is REQUEST and (headers := direct.headers_of(message)) is not None and headers.barrier:
                 self._barrier(inlet, message)

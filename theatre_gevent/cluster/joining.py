@@ -101,6 +101,7 @@ class Joined:
                 self._leased.host_id, states, self._leased, self._dispatcher, self._closer, self.router, self._options
             )
             self._guard.start()
+        self.router.opened.set()
 
     @property
     def has_lease(self) -> bool:

@@ -110,7 +110,7 @@ class Link(Outbox):
         transport, counters = self._transport, self._counters
         wire: Wire | None = None
         try:
-            wire = self._wire = self._connect()
+            wire = self._wire = self._connect(self.address)
             peer = self.peer = wire.handshake()
         except TheatreError as error:
             self._wire = None
@@ -135,10 +135,15 @@ class Link(Outbox):
         if transport.leaving is not None:
             wire.goodbye(transport.leaving, transport.life())
         transport.call(handler.up, self.host_id)
+        reason: TheatreError
+        given_up: list[Message] = []
         try:
             reason = wire.run(self, handler, writer)
+        except Exception as mistake:  # noqa: BLE001 - one of this library's: the next attempt may do
+            log.exception("%s: the connection failed", self, extra=fields(transport.identity.host_id))
+            reason = PeerDown(f"{type(mistake).__name__}: {mistake}")
         finally:
-            self._rewind()
+            given_up = self._rewind()
             self.is_up = False
             self._wire = None
             self._armed = bool(self._queue)  # nothing to write: the next message asks for an early attempt
@@ -149,12 +154,18 @@ class Link(Outbox):
             level = logging.INFO if wire.ended else logging.WARNING
             log.log(level, "lost the connection to %s: %s", self, reason, extra=fields(transport.identity.host_id))
         down = PeerDown(f"the connection to {self} broke: {reason}")
+        if given_up:
+            text = f"several connections to {self} broke one after the other while this was being written: {reason}"
+            transport.reports.lost(self.host_id, given_up, PeerDown(text))
         transport.call(handler.down, self.host_id, down)
         return reason
 
-    def _connect(self) -> Wire:
+    def _connect(self, address: Address) -> Wire:
         transport = self._transport
-        sock = dial(self.address, transport.limits.dial)
+        sock = dial(address, transport.limits.dial)
+        if self._over is not None or self.address != address:  # meanwhile
+            sock.close()
+            raise self._over or PeerDown(f"its address is {self.address} now")
         try:
             prepare(sock)
         except OSError as error:  # gone already
@@ -172,7 +183,7 @@ class Link(Outbox):
         kind = QuickWire if transport.client_tls is None else Wire
         wire = kind(sock, connection, self._clock, self._counters, transport.limits)
         if transport.client_tls is not None:
-            wire.encrypt(transport.client_tls, self.address.host)
+            wire.encrypt(transport.client_tls, address.host)
         return wire
 
     # -- from time to time ---------------------------------------------------------------------------------------

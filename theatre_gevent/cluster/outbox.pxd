@@ -15,6 +15,7 @@ cdef class Outbox:
     cdef public Py_ssize_t _encoded
     cdef public Py_ssize_t _bytes
     cdef public Py_ssize_t _begun
+    cdef public Py_ssize_t _broken
     cdef public Py_ssize_t _burst
     cdef public Py_ssize_t _room
     cdef public Py_ssize_t _room_bytes

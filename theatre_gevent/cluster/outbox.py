@@ -30,6 +30,8 @@ MAX_BURST = 256
 not been weighed."""
 _FRAME_BYTES = 256 * 1024
 _FIRST_BURST = 16
+_ATTEMPTS = 3
+"""Connections that may break while one frame is being written to them. It is too large for such a way, most likely."""
 
 
 class _Place:
@@ -63,6 +65,7 @@ class Outbox:
         self._encoded = 0  # messages in _frames
         self._bytes = 0  # bytes in _frames
         self._begun = 0  # bytes of the first frame that have been written
+        self._broken = 0  # connections that broke meanwhile, one after the other
         self._burst = min(_FIRST_BURST, room)
         self._room, self._room_bytes = room, room_bytes
         self._clock, self._counters = clock, counters
@@ -158,6 +161,7 @@ class Outbox:
                 break
             del frames[0]
             begun -= len(data)
+            self._broken = 0
             self._bytes -= len(data)
             self._encoded -= len(messages)
             counters.batches_out += 1
@@ -166,9 +170,19 @@ class Outbox:
         if self.full:
             self._make_room()
 
-    def _rewind(self) -> None:
-        """The connection is gone: what is left of the first frame is of no use, another one needs all of it."""
-        self._begun = 0
+    def _rewind(self) -> list[Message]:
+        """The connection is gone: what is left of the first frame is of no use, another one needs all of it.
+
+        Returns:
+            The messages of that frame, if it is given up.
+        """
+        if self._begun:
+            self._begun = 0
+            self._broken += 1
+        if self._broken < _ATTEMPTS:
+            return []
+        self._broken = 0
+        return self._take_older(self._frames[0][2], 1)
 
     def _rest(self) -> None:
         """The writer has nothing to do: the next message wakes it."""
@@ -181,11 +195,12 @@ class Outbox:
     def _queued(self) -> int:
         return len(self._queue) + self._encoded
 
-    def _take_older(self, than: float) -> list[Message]:
-        """Take out the messages of the frames that were made before `than`."""
+    def _take_older(self, than: float, at_most: int = 1 << 30) -> list[Message]:
+        """Take out the messages of the frames that were made before `than`, of `at_most` of them."""
         taken: list[Message] = []
         frames = self._frames
-        while frames and frames[0][2] <= than:
+        while frames and frames[0][2] <= than and at_most > 0:
+            at_most -= 1
             data, messages, _ = frames.pop(0)
             self._bytes -= len(data)
             self._encoded -= len(messages)

@@ -110,6 +110,8 @@ class QuickWire(Wire):
     # -- reading -------------------------------------------------------------------------------------------------
 
     def _read_on(self, owner: Inlet | Link, handler: Handler) -> None:
+        if self.error is not None:  # closed before it was read from, and its number may be another one's
+            raise self.error
         self._io = io = self._hub.loop.io(self.sock.fileno(), 1)
         try:
             while self.error is None:
@@ -131,6 +133,8 @@ class QuickWire(Wire):
 
     def _readable(self, owner: Inlet | Link, handler: Handler) -> None:
         """In the hub: read once, and have it handled if nothing has to wait."""
+        events: list[Event] = []
+        place = -1
         try:
             data = syscalls.receive(self._raw, self._number, self._read_size)
         except (BlockingIOError, InterruptedError):
@@ -138,31 +142,39 @@ class QuickWire(Wire):
         except OSError as error:
             self._hand_over([], error)
             return
-        now = native.read(self._monotonic)
-        if len(data) == self._read_size:
-            self._read_size = min(_READ_MAX, 2 * self._read_size)
-        elif len(data) < READ_MIN // 2:
-            self._read_size = READ_MIN
-        counters = self._counters
-        counters.bytes_in += len(data)
-        connection = self._connection
-        events = connection.receive_data(data, now) if data else connection.receive_eof(now)
-        for place, event in enumerate(events):
-            if type(event) is not Received:
-                self._hand_over(events[place:])
-                return
-            messages, unmade = direct.messages_of(event), direct.unmade_of(event)
-            count = len(messages)
-            if unmade or not handler.can_take(owner, count):
-                self._hand_over(events[place:])
-                return
-            counters.batches_in += 1
-            counters.messages_in += count
-            try:
-                handler.received(owner, messages, unmade)
-            except Exception:  # noqa: BLE001 - the router's mistake, of which the peer knows nothing
-                log.exception("%s: a batch of messages could not be handled", owner)
-        self._tell()
+        try:
+            now = native.read(self._monotonic)
+            if len(data) == self._read_size:
+                self._read_size = min(_READ_MAX, 2 * self._read_size)
+            elif len(data) < READ_MIN // 2:
+                self._read_size = READ_MIN
+            counters = self._counters
+            counters.bytes_in += len(data)
+            connection = self._connection
+            events = connection.receive_data(data, now) if data else connection.receive_eof(now)
+            for place, event in enumerate(events):
+                if type(event) is not Received:
+                    self._hand_over(events[place:])
+                    return
+                messages, unmade = direct.messages_of(event), direct.unmade_of(event)
+                count = len(messages)
+                if unmade or not handler.can_take(owner, count):
+                    self._hand_over(events[place:])
+                    return
+                counters.batches_in += 1
+                counters.messages_in += count
+                try:
+                    handler.received(owner, messages, unmade)
+                except Exception:  # noqa: BLE001 - the router's mistake, of which the peer knows nothing
+                    log.exception("%s: a batch of messages could not be handled", owner)
+            self._tell()
+        except Exception as error:  # noqa: BLE001 - one of this library's: a new connection may do
+            log.exception("%s: the connection failed", owner)
+            self.close(PeerDown(describe(error)))
+        except BaseException:
+            # The handler of a signal has raised: gevent's loop reads no more here then, but the greenlet has it do so.
+            self._hand_over(events[place + 1 :])
+            raise
 
     def _hand_over(self, events: list[Event], trouble: BaseException | None = None) -> None:
         """Let the greenlet go on with these; nothing is read meanwhile."""

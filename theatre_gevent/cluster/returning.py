@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from .. import direct
@@ -11,7 +10,6 @@ from ..errors import NoOwner, RemoteActorError, TheatreError
 from ..logic import envelopes
 from ..logic.bodies import unpack_body
 from ..logic.routing import MAX_ATTEMPTS, RETRIED, Retry, decide_retry
-from ..logs import fields
 from .detours import HeldSend
 from .settling import no_owner
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from ..messages import Ref
     from .link import Link
     from .router import ClusterRouter
-
-log = logging.getLogger("theatre_gevent.cluster")
 
 REPLY = envelopes.Reply
 
@@ -50,8 +46,8 @@ class Returning:
             if kind is envelopes.Returned:
                 self._came_back(source.host_id, message)
             elif kind is not REPLY and kind is not envelopes.Failure:
-                extra = fields(router.host_id)
-                log.warning("host %s sent a %s where only replies belong", source.host_id, kind.__name__, extra=extra)
+                text = f"host {source.host_id} sent a {kind.__name__} where only replies belong"
+                router.transport.gate.warning(f"misplaced from {source.host_id}", text)
             elif direct.epoch_of(message) != epoch:
                 dispatcher.replies_late += 1
             else:

@@ -29,6 +29,7 @@ cdef class ClusterRouter(Ways):
     cdef public object host_id
     cdef public long long returned
     cdef public bint is_leaving
+    cdef public object opened
     cdef public set _goodbyes
 
     cpdef way(self, object ref)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from gevent.event import Event
 from greenlet import getcurrent
 
 from ..core import native
@@ -62,6 +63,7 @@ class ClusterRouter(Ways):
         pending: Requests that other hosts have, by number.
         detours: Messages that can't go on yet.
         claiming: What this host owns by claim; None if the ring alone says so.
+        opened: Set when the host has started: what arrives before waits.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class ClusterRouter(Ways):
         self.dropped = 0
         self.returned = 0
         self.is_leaving = False
+        self.opened = Event()
 
     def join(self) -> None:
         """Connect to the members from now on, and follow their changes."""

@@ -88,7 +88,8 @@ def dial(address: Address, timeout: float) -> Socket:
 
     Args:
         address: Where to.
-        timeout: Seconds for everything, the look-up of the name included.
+        timeout: Seconds for everything, the look-up of the name included. Where that has several addresses, each is
+            given an equal share: the first one may swallow what is sent there.
 
     Raises:
         DialFailed: It did not work in time.
@@ -101,6 +102,7 @@ def dial(address: Address, timeout: float) -> Socket:
             for family, kind, protocol, _, where in found:
                 sock = Socket(family, kind, protocol)
                 try:
+                    sock.settimeout(timeout / len(found))
                     sock.connect(where)
                 except OSError as error:
                     sock.close()

@@ -346,7 +346,10 @@ def _secret(secret: object) -> bytes | None:
         return None
     if not isinstance(secret, (str, bytes)) or not secret:
         raise InvalidOption("secret must be text or bytes that are not empty, or None for none")
-    return secret.encode() if isinstance(secret, str) else secret
+    try:
+        return secret.encode() if isinstance(secret, str) else secret
+    except UnicodeEncodeError:
+        raise InvalidOption("secret has characters that UTF-8 has not: give it as bytes") from None
 
 
 def _context(name: str, context: ssl.SSLContext | None) -> ssl.SSLContext | None:

@@ -108,6 +108,10 @@ class Wire:
                         self._early.append(event)
         except OSError as error:
             raise self.error or PeerDown(describe(error)) from error
+        except (ValueError, AttributeError) as error:  # of a TLS socket that was closed a moment ago
+            if self.error is None:
+                raise
+            raise self.error from error
 
     def close(self, error: TheatreError) -> None:
         """End it: whoever reads or writes gets an error. The first reason stands."""
@@ -155,6 +159,10 @@ class Wire:
             reason = self.error or error
             if isinstance(error, ProtocolError):
                 self._last_words()
+        except (ValueError, AttributeError):  # of a TLS socket that was closed a moment ago
+            if self.error is None:
+                raise
+            reason = self.error
         finally:
             writer.kill()
             self.close(PeerDown("this host ends the connection"))
@@ -228,7 +236,8 @@ class Wire:
         """Have the writer write what the connection has to say."""
         data = self._connection.data_to_send()
         if data:
-            self._control.append(data)
+            if data not in self._control:  # a peer may ask without reading the answers: one will do
+                self._control.append(data)
             self.rouse()
 
     def _last_words(self) -> None:
@@ -317,6 +326,8 @@ class Wire:
                 self.close(self._write_error or PeerSilent(text))
                 return
         connection = self._connection
+        if since is not None:
+            connection.took(since)
         if self._held_up and connection.state is OPEN:
             if now - self._signed >= self._limits.ping:  # its pings stay unread, and it must not give us up
                 self._signed = now

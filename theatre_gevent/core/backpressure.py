@@ -16,6 +16,7 @@ from .context import Failure, Request
 from .inbox import CLOSED
 from .remote import Parked
 from .requests import make_pending
+from .threads import NOT_STARTED
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Backpressure:
         self._dispatcher = dispatcher
         self._size = dispatcher.options.host_inbox_size
         self._reserved = 0
-        self._refusal: TheatreError | None = None
+        self._refusal: TheatreError | None = HostNotRunning(NOT_STARTED)
         self._actors_allowed = False
         self._in_line = 0
         self.lines: dict[Activation, deque[tuple[Context, Pending]]] = {}

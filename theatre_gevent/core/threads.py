@@ -17,6 +17,8 @@ allocate_lock = get_original("_thread", "allocate_lock")
 _GRACE = 1.0
 """Seconds that the hub may take to notice a call, beyond the call's own timeout."""
 
+NOT_STARTED = "the host is not started: call start() or use 'with Host() as host'"
+
 
 class ThreadBridge:
     """Runs calls of foreign threads in greenlets of the host's hub, and blocks the thread until they are done.
@@ -39,7 +41,7 @@ class ThreadBridge:
             TheatreError: The host's thread did not run its hub within `timeout` seconds; the call is not made.
         """
         if self._hub is None:
-            raise HostNotRunning("the host is not started: call start() or use 'with Host() as host'")
+            raise HostNotRunning(NOT_STARTED)
         finished = allocate_lock()
         finished.acquire()
         outcome: list[Any] = []

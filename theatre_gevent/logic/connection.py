@@ -55,6 +55,8 @@ AWAIT_HELLO, AWAIT_CHALLENGE, AWAIT_PROOF, AWAIT_WELCOME, OPEN, CLOSED = (
     "closed",
 )
 
+_PONG = encode_frame(codec.PONG, None)
+
 # Which frames may come in which state, and who takes them. Whatever is not here is a ProtocolError.
 #
 #   dialler   (sends HELLO)  AWAIT_CHALLENGE  -CHALLENGE/sends PROOF->  AWAIT_WELCOME  -WELCOME->  OPEN
@@ -276,6 +278,10 @@ class Connection:
         self.state = CLOSED
         return [Ended()]
 
+    def took(self, when: float) -> None:
+        """The peer has taken some of what is written to it: a sign of life, since a question may stand behind much."""
+        self._heard = max(self._heard, when)
+
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
@@ -347,7 +353,8 @@ class Connection:
 
     def _on_ping(self, payload: bytes | memoryview) -> Event | None:
         codec.decode_control(codec.PING, payload)
-        self._out.append(encode_frame(codec.PONG, None))
+        if _PONG not in self._out:  # one answers all that were asked meanwhile
+            self._out.append(_PONG)
         return None
 
     def _on_pong(self, payload: bytes | memoryview) -> Event | None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Seq = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Epoch = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, lt=1e9)]  # as long as any request may wait
 
 
 class Headers(Struct, omit_defaults=True, gc=False):
