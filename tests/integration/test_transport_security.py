@@ -14,7 +14,8 @@ import trustme
 
 from tests.support import until
 from tests.transports import QUICK, Node, Nodes, no_leaks
-from theatre_gevent.cluster.transport import Limits
+from theatre_gevent import InvalidOption
+from theatre_gevent.cluster.transport import Limits, Transport
 
 RIGHT, WRONG = b"right secret 123", b"wrong secret 123"
 
@@ -59,6 +60,11 @@ def test_a_secret_keeps_out_who_does_not_know_it(
     good = nodes("c", secret=theirs)
     good.connect(b)
     assert good.ask("b", 1, "x") == "x"
+
+
+def test_a_secret_that_is_no_text() -> None:
+    with pytest.raises(InvalidOption, match="UTF-8"):
+        Transport("a", secret="abc\udcff")
 
 
 def test_a_secret_lets_in_who_knows_it(nodes: Nodes) -> None:

@@ -383,3 +383,10 @@ def test_mistakes_of_this_host_are_told_at_once() -> None:
     assert end.receive_data(encode(1), 0) == []
     messages: list[Message] = [Send(Ref("a", "\ud800"), 1)]
     assert opened()[0].send(messages)[0][0] is messages[0]
+
+
+def test_one_answer_does_for_many_questions() -> None:
+    one, other = opened()
+    other.receive_data(codec.encode_frame(codec.PING, None) * 1000, 1.0)
+    assert other.data_to_send() == codec.encode_frame(codec.PONG, None)
+    assert one.receive_data(codec.encode_frame(codec.PONG, None), 1.0) == []
