@@ -63,8 +63,9 @@ def test_a_secret_keeps_out_who_does_not_know_it(
 
 
 def test_a_secret_that_is_no_text() -> None:
+    from_the_environment = "abc\udcff"
     with pytest.raises(InvalidOption, match="UTF-8"):
-        Transport("a", secret="abc\udcff")
+        Transport("a", secret=from_the_environment)
 
 
 def test_a_secret_lets_in_who_knows_it(nodes: Nodes) -> None:
