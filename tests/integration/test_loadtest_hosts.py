@@ -223,19 +223,6 @@ def test_the_last_words_of_a_crash_are_shown(running: Callable[..., Running], mo
     assert lines[-1].endswith(f"its last words: {last}")
 
 
-def test_a_step_that_fails_is_told_with_its_traceback(running: Callable[..., Running], tmp_path: Path) -> None:
-    (tmp_path / "lost").mkdir()
-    command = running("-hosts 2 -mode local -actors 20 -duration 300s -warm -cpuprofile lost/p.json")
-    (tmp_path / "lost").rmdir()  # so that the profiles can't be written
-    command.process.send_signal(signal.SIGTERM)
-    code, _, errors = command.end()
-    assert code == 1
-    lines = errors.splitlines()
-    assert re.fullmatch(r"host-\d: Traceback \(most recent call last\):", lines[0])
-    assert re.fullmatch(r"loadtest\.py: host-\d \(process \d+\): FileNotFoundError: .*lost.*", lines[-1])
-    wait_until_gone(command.children)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
 def test_hosts_die_with_their_parent(number: signal.Signals, running: Callable[..., Running]) -> None:
     command = running()

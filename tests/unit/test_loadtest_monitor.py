@@ -95,6 +95,16 @@ def test_progress_is_that_of_all_hosts_in_the_process() -> None:
     assert monitor.peak_rss >= sample["rss"] > 1 << 20
 
 
+def test_who_must_end_hears_of_it_once() -> None:
+    stop, heard = Stop(), []
+    stop.on_ask(lambda: heard.append("before"))
+    stop.ask(130)
+    stop.ask(1, "worse")
+    assert heard == ["before"]
+    stop.on_ask(lambda: heard.append("after"))
+    assert heard == ["before", "after"]
+
+
 def test_the_first_reason_to_stop_counts() -> None:
     stop = Stop()
     stop.ask(130)

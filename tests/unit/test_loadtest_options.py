@@ -99,10 +99,10 @@ def test_one_dash_two_dashes_and_equals_signs_mean_the_same(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("-prof small", "unknown flag -prof; did you mean -profile?"),
-        ("--actor 5", "unknown flag --actor; did you mean -actors?"),
-        ("-hostsx 2", "unknown flag -hostsx; did you mean -hosts?"),
-        ("-zzzzzz", "unknown flag -zzzzzz; allowed: -profile"),
+        ("-prof small", "unknown flag '-prof'; did you mean -profile?"),
+        ("--actor 5", "unknown flag '--actor'; did you mean -actors?"),
+        ("-hostsx 2", "unknown flag '-hostsx'; did you mean -hosts?"),
+        ("-zzzzzz", "unknown flag '-zzzzzz'; allowed: -profile"),
         ("small", "unexpected argument 'small'"),
         ("-profile tiny", "'tiny' (choose from"),
         ("-profile", "-profile expected one argument"),
@@ -122,6 +122,16 @@ def test_one_dash_two_dashes_and_equals_signs_mean_the_same(tmp_path: Path) -> N
         ("-warm=yes", "-warm"),
         ("-json /", "-json must be a file"),
         ("-json no/such/folder.json", "-json must be a file in a folder that exists"),
+        (f"-json {'o' * 300}", "can't be written: File name too long"),
+        (f"-memprofile {'o' * 300}/m.txt", "can't be written: File name too long"),
+        (f"-hosts 3 -cpuprofile {'p' * 245}.html", "can't be written: File name too long"),
+        ("-hosts 1 -memprofile=", "-memprofile must be a file"),
+        ("-hosts 3 -memprofile /", "-memprofile must be a file"),
+        (f"-memlimit {'9' * 400}", "-memlimit must be at most 1024T"),
+        ("-hosts 1 -json o.json -memprofile o.json", "-json and -memprofile must be two files, got 'o.json' for both"),
+        ("-hosts 3 -json ./o.json -cpuprofile o.json", "-json and -cpuprofile must be two files"),
+        ("-hosts 3 -cpuprofile p.json -memprofile p.json", "-cpuprofile and -memprofile must be two files"),
+        ("-hosts 3 -cpuprofile p.json -json p.host-2.json", "-json and -cpuprofile must be two files"),
         ("-cpuprofile profile.pprof", "-cpuprofile must end in .html or .json"),
     ],
 )
@@ -137,6 +147,21 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert captured.err.startswith("loadtest.py: ")
     assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_with_a_line_break_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a\nfolder").mkdir()
+    for arguments in (["-fo\no"], ["-json", "a\nfolder"], ["-json", f"a\nfolder/{'o' * 300}"]):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_devices_may_be_shared() -> None:
+    options = parse(["-hosts", "1", "-json", "/dev/null", "-memprofile", "/dev/null"])
+    assert options.json == options.memprofile
 
 
 def test_modes_are_taken_with_one_host() -> None:

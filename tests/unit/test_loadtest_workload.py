@@ -9,7 +9,7 @@ from time import perf_counter
 import gevent
 import pytest
 
-from theatre_gevent import Context, Host, HostDraining, Ref
+from theatre_gevent import Context, Host, HostDraining, InboxFull, Ref
 from theatre_gevent.loadtest.stop import Stop
 from theatre_gevent.loadtest.workload import ACTOR_TYPE, LoadActor, Tally, make_refs, warm, work
 
@@ -61,6 +61,55 @@ def test_the_mix_is_as_asked_and_every_actor_equally_likely(sendpct: int, low: f
     assert max(by_actor.values()) - 1600 < 273 > 1600 - min(by_actor.values())
     if tally.requests:
         assert tally.latencies.count() / tally.requests == pytest.approx(1 / 8, rel=0.1)
+
+
+@pytest.mark.parametrize("limit", [1, 63, 64, 65, 70])
+def test_a_stop_cuts_a_chunk_short_and_the_count_is_right(limit: int) -> None:
+    target, tally = journal(3, 70, limit)
+    assert len(target.entries) == limit
+    assert tally.sends == sum(what == "send" for what, _ in target.entries)
+    assert tally.requests == limit - tally.sends
+
+
+class Slow:
+    """A target whose operations take long and succeed."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def send(self, ref: Ref, body: object) -> None:
+        self.begun += 1
+        gevent.sleep(0.05)
+
+    def request(self, ref: Ref, body: object) -> object:
+        self.send(ref, body)
+        return body
+
+
+@pytest.mark.parametrize("ends_by", ["deadline", "stop"])
+def test_slow_operations_do_not_put_off_the_end(ends_by: str) -> None:
+    stop, tally, target = Stop(), Tally(ACTORS), Slow()
+    deadline = perf_counter() + (0.12 if ends_by == "deadline" else 50)
+    gevent.spawn_later(0.12 if ends_by == "stop" else 50, stop.ask, 130)
+    work(target, make_refs(ACTORS), tally, Random(1), 70, deadline, stop)
+    assert 1 <= target.begun <= 8, "two or three begin in time, and a chunk would be 64"
+    assert tally.sends + tally.requests == target.begun
+
+
+def test_errors_and_the_end_of_a_chunk_are_counted_together() -> None:
+    class Moody(Slow):
+        def send(self, ref: Ref, body: object) -> None:
+            self.begun += 1
+            gevent.sleep(0)
+            if self.begun % 5 == 0:
+                raise InboxFull("no")
+
+    stop, tally, target = Stop(), Tally(ACTORS), Moody()
+    gevent.spawn_later(0.1, stop.ask, 0)
+    work(target, make_refs(ACTORS), tally, Random(1), 70, perf_counter() + 50, stop)
+    refused = sum(tally.send_errors.values()) + sum(tally.reply_errors.values())
+    assert refused == target.begun // 5 > 0
+    assert tally.operations() == target.begun - refused
 
 
 def run(host: Host, tally: Tally, refs: list[Ref], *, sendpct: int, seconds: float, workers: int = 1) -> Stop:

@@ -2,6 +2,8 @@
 
 cli        the command: options in, exit code out
 options    flags, profiles, durations and sizes
+console    what the command prints, where it can
+files      the files that a run writes
 run        one host's part of a test: a spec in, a plain dict out
 workload   the actor, the workers, and what they count
 histogram  latencies, mergeable over hosts

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 
 def _main() -> int:
+    # The imports take a while, and Ctrl+C would show where they were; `cli` listens in a better way later.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     from theatre_gevent import monkey
 
     monkey.patch_all()

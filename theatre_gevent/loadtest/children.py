@@ -15,6 +15,7 @@ from gevent.subprocess import PIPE, Popen, TimeoutExpired
 from theatre_gevent.channel import BadLine, Sender, receive
 from theatre_gevent.processes import command, ending, environment
 
+from .console import put
 from .part import END_GRACE, STOP_TIMEOUT
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _EXIT_TIMEOUT = 20.0
 
 
 class Crash(Exception):
-    """A process with a host has ended, or does not answer any more; the message is one line."""
+    """A process with a host can't be started, has ended, or does not answer any more; the message is one line."""
 
 
 class ChildProcess:
@@ -48,6 +49,9 @@ class ChildProcess:
         spec: Which host.
         stop: Of the whole run; a cause found by the process is left there.
         on_progress: Called every five seconds while workers work.
+
+    Raises:
+        Crash: The system has no room for one more process or its pipes.
     """
 
     def __init__(self, spec: HostSpec, stop: Stop, on_progress: Callable[[Progress], None]) -> None:
@@ -60,14 +64,17 @@ class ChildProcess:
         self._crash: Crash | None = None
         self._reply: AsyncResult[dict[str, Any]] | None = None
         # A session of its own: Ctrl+C in a terminal goes to the command alone, which ends its processes in good order.
-        self._process = Popen(
-            command(__package__, CHILD_FLAG, spec.name),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=environment(),
-            start_new_session=True,
-        )
+        try:
+            self._process = Popen(
+                command(__package__, CHILD_FLAG, spec.name),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                env=environment(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Crash(f"{self._name} can't be started: {error.strerror}") from error
         self.pid: int = self._process.pid
         assert self._process.stdin is not None
         self._sender = Sender(self._process.stdin)
@@ -192,13 +199,13 @@ class ChildProcess:
         return f"{self._title()} {ending(code)}" + (f"; its last words: {self._last_line}" if self._last_line else "")
 
     def _pass_errors_on(self) -> None:
-        """Print what the process prints, as it comes."""
+        """Print what the process prints, as it comes, or nowhere: it would stop at a full pipe that nobody reads."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             text = line.decode(errors="replace").rstrip()
             if text:
                 self._last_line = text
-            sys.stderr.write(f"{self._name}: {text}\n")
+            put(f"{self._name}: {text}", sys.stderr)
 
     def _title(self) -> str:
         return f"{self._name} (process {self.pid})"

@@ -95,14 +95,18 @@ class MemoryWatch:
     def __init__(self, pids: Iterable[int], memlimit: int, stop: Stop) -> None:
         self._memlimit = memlimit
         self._stop = stop
-        self._processes = []
+        self._processes: list[psutil.Process] = []
         for pid in pids:
-            with suppress(psutil.NoSuchProcess):
-                self._processes.append(psutil.Process(pid))
+            self.add(pid)
         self.rss = 0
         self.peak_rss = 0
         self._look()
         self._greenlet = gevent.spawn(self._run)
+
+    def add(self, pid: int) -> None:
+        """Look at one more process."""
+        with suppress(psutil.NoSuchProcess, OSError):
+            self._processes.append(psutil.Process(pid))
 
     def close(self) -> None:
         """Look a last time and stop looking."""
@@ -117,7 +121,8 @@ class MemoryWatch:
     def _look(self) -> None:
         rss = 0
         for process in self._processes:
-            with suppress(psutil.NoSuchProcess):
+            # It has ended, or there is no file left to look with, and whoever really needs one says so.
+            with suppress(psutil.NoSuchProcess, OSError):
                 rss += process.memory_info().rss
         self.rss = rss
         self.peak_rss = max(self.peak_rss, rss)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from theatre_gevent.cluster.dsn import parse as parse_dsn
 from theatre_gevent.errors import InvalidOption
 
+from .files import Unwritable, check, is_device, real
 from .profiling import CPU_FORMATS
 
 if TYPE_CHECKING:
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 MODES = ("mixed", "forward", "local")
+_FILES = ("json", "cpuprofile", "memprofile")
 DEFAULT_HOSTS, MAX_HOSTS = 3, 100
 
 
 class UsageError(Exception):
     """The command line is wrong; the message is one line that says what is allowed."""
+
+
+class HelpWanted(Exception):
+    """The command line asks for help, which is the message."""
 
 
 @dataclass(frozen=True)
@@ -159,16 +165,17 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f"must be a size such as 512M, 2GiB or 8 (GiB), or 0 for none, got {text!r}")
-    size = int(float(match[1]) * (1 << _POWERS[(match[2] or "g").lower()]))
+    size = float(match[1]) * (1 << _POWERS[(match[2] or "g").lower()])
     if size > 1 << 50:
         raise ValueError(f"must be at most 1024T, got {text!r}")
-    return size
+    return int(size)
 
 
 def parse(argv: list[str]) -> LoadOptions:
-    """Read a command line. `-help` prints help and exits.
+    """Read a command line.
 
     Raises:
+        HelpWanted: There is a `-help` in it.
         UsageError: A flag is unknown, out of range, or not available yet.
     """
     parser = _parser()
@@ -198,10 +205,7 @@ def _settle(given: argparse.Namespace) -> LoadOptions:
     if cpuprofile is not None and cpuprofile.suffix not in CPU_FORMATS:
         raise UsageError(f"-cpuprofile must end in {' or '.join(CPU_FORMATS)}, got {str(cpuprofile)!r}")
     options = LoadOptions(**values)
-    _check_writable("json", options.json)
-    for each in [options.for_process(name) for name in host_names(options.processes)] or [options]:
-        _check_writable("cpuprofile", each.cpuprofile)
-        _check_writable("memprofile", each.memprofile)
+    _check_files(options)
     return options
 
 
@@ -215,20 +219,30 @@ def _check_dsn(dsn: str) -> None:
             raise UsageError(f"-{error}; or 'embedded' for a private server") from error
 
 
-def _check_writable(flag: str, path: Path | None) -> None:
-    """Find out before the run, not after it."""
-    if path is None:
-        return
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"-{flag} must be a file in a folder that exists, got {str(path)!r}")
-    existed = path.exists()
-    try:
-        with path.open("ab"):
-            pass
-    except OSError as error:
-        raise UsageError(f"-{flag} {path} can't be written: {error.strerror}") from error
-    if not existed:
-        path.unlink()
+def _check_files(options: LoadOptions) -> None:
+    """Find out before the run, not after it, whether each file can be written and is not that of another flag."""
+    flag_of: dict[Path, str] = {}
+    for flag in _FILES:
+        given: Path | None = getattr(options, flag)
+        if given is not None:
+            try:
+                _check_file(options, flag, given, flag_of)
+            except Unwritable as error:
+                raise UsageError(f"-{flag} {error}") from error
+
+
+def _check_file(options: LoadOptions, flag: str, given: Path, flag_of: dict[Path, str]) -> None:
+    if not given.name:  # the root or nothing, to which no host's name can be added
+        raise Unwritable(f"must be a file in a folder that exists, got {str(given)!r}")
+    of_processes = [getattr(options.for_process(name), flag) for name in host_names(options.processes)]
+    written = list(dict.fromkeys(of_processes)) or [given]
+    for path in written:
+        check(path)
+    # The name that was given counts too: whether two flags may have the same is not to depend on the number of hosts.
+    for path in dict.fromkeys([given, *written]):
+        other = flag_of.setdefault(real(path), flag)
+        if other != flag and not is_device(path):
+            raise UsageError(f"-{other} and -{flag} must be two files, got {str(path)!r} for both")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -237,6 +251,9 @@ class _Parser(argparse.ArgumentParser):
         message = re.sub(r"argument (-\w+)(/--?\w+)*: ", r"\1 ", message)
         raise UsageError(message)
 
+    def print_help(self, file: object = None) -> NoReturn:
+        raise HelpWanted(self.format_help().rstrip())
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
@@ -244,8 +261,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Keep hosts busy: workers send to and request from random actors, and the result is printed. Each "
         "host is a process of its own, and together they are a cluster, without a database if -dsn names none.",
         epilog="Profiles: " + "; ".join(map(_describe, PROFILES.values())) + ". Every flag is also spelled with two "
-        "dashes. Exit codes: 0 done, 1 the run failed (memory limit, a host crashed, counters that do not balance), "
-        "2 bad flags, 130 Ctrl+C, 143 SIGTERM. The summary is printed unless a host crashed or the flags were bad.",
+        "dashes. Exit codes: 0 done, 1 the run failed (memory limit, a host crashed, counters that do not balance) or "
+        "something could not be printed or written, 2 bad flags, 130 Ctrl+C, 143 SIGTERM. The summary is printed "
+        "unless a host crashed or the flags were bad.",
         allow_abbrev=False,
         add_help=False,
     )
@@ -307,7 +325,7 @@ def _describe(p: Profile) -> str:
 def _explain_unknown(word: str, flags: Iterable[str]) -> str:
     single = [flag for flag in flags if not flag.startswith("--")]
     close = difflib.get_close_matches("-" + word.lstrip("-"), single, n=1)
-    return f"unknown flag {word}; " + (f"did you mean {close[0]}?" if close else "allowed: " + ", ".join(single))
+    return f"unknown flag {word!r}; " + (f"did you mean {close[0]}?" if close else "allowed: " + ", ".join(single))
 
 
 def _count(least: int, most: int) -> Callable[[str], int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import gevent
 
 from ..memory import use_huge_pages
+from .files import Unwritable
 from .monitor import Monitor, RareGc
 from .part import Part
 from .profiling import MemoryProfile, cpu_profile
@@ -51,6 +52,7 @@ class LocalProcess:
 
     def __init__(self, specs: Sequence[HostSpec], stop: Stop, on_progress: Callable[[Progress], None]) -> None:
         self._options = specs[0].options
+        self._stop = stop
         self._on_progress = on_progress
         self._memory = MemoryProfile(self._options.memprofile)
         self._memory.start()
@@ -81,8 +83,9 @@ class LocalProcess:
 
     def join(self, members: dict[str, str]) -> None:
         """Make the hosts of these names and addresses a cluster."""
-        with self._joining:
-            self._on_all(Part.join, members)
+        self._on_all(Part.join, members)
+        if not self._stop.wanted:  # a stop leaves a cluster that is half made, whose hosts refuse each other to the end
+            self._joining.close()
 
     def warm(self) -> Warmth:
         """Activate the actors that are these hosts' own."""
@@ -106,12 +109,13 @@ class LocalProcess:
 
     def finish(self) -> list[HostResult]:
         """Stop the hosts and return what was counted."""
-        self._profiling.close()
+        self._end_cpu_profile()
         monitor, rare_gc = self._monitor, self._rare_gc
         cpu = monitor.cpu_seconds() - self._cpu
         monitor.stop_clock()
         alive = sum(part.tally.alive() for part in self._parts)
-        self._memory.write(f"{alive:,} of {self._options.actors:,} actors alive, at the end of the run")
+        with self._without_losing_the_result("memprofile"):
+            self._memory.write(f"{alive:,} of {self._options.actors:,} actors alive, at the end of the run")
         with _without_news_of_peers():
             results = self._on_all(Part.finish)
         self.close()
@@ -130,8 +134,20 @@ class LocalProcess:
     def close(self) -> None:
         """Let go of what the process was changed by."""
         self._joining.close()
-        self._profiling.close()
+        self._end_cpu_profile()
         self._open.close()
+
+    def _end_cpu_profile(self) -> None:
+        with self._without_losing_the_result("cpuprofile"):
+            self._profiling.close()
+
+    @contextmanager
+    def _without_losing_the_result(self, flag: str) -> Iterator[None]:
+        """Fail the run for a profile that can't be written, but let it end in order: what it measured is worth more."""
+        try:
+            yield
+        except Unwritable as error:
+            self._stop.ask(1, f"-{flag} {error}")
 
     def _greenlets(self) -> int:
         return sum(part.greenlets() for part in self._parts)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ujson
 
 from .._accel import build
+from .files import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +105,11 @@ class StackSampler:
 
 @contextmanager
 def cpu_profile(path: Path | None) -> Iterator[None]:
-    """Profile what happens inside and write it to `path`, in the format of its ending; None: do nothing."""
+    """Profile what happens inside and write it to `path`, in the format of its ending; None: do nothing.
+
+    Raises:
+        Unwritable: It can't be written.
+    """
     if path is None:
         yield
         return
@@ -115,7 +120,7 @@ def cpu_profile(path: Path | None) -> Iterator[None]:
     finally:
         sampler.stop()
     text = _html(sampler) if path.suffix == ".html" else _speedscope(sampler)
-    path.write_text(text, encoding="utf-8")
+    write(path, text)
 
 
 def _speedscope(sampler: StackSampler) -> str:
@@ -196,7 +201,11 @@ class MemoryProfile:
             tracemalloc.start()
 
     def write(self, headline: str) -> None:
-        """Write what was allocated since `start` and is still alive."""
+        """Write what was allocated since `start` and is still alive.
+
+        Raises:
+            Unwritable: It can't be written.
+        """
         if self._path is None or not tracemalloc.is_tracing():
             return
         overhead = tracemalloc.get_tracemalloc_memory()
@@ -217,4 +226,4 @@ class MemoryProfile:
             lines.append(
                 f"{sum(s.size for s in rest):16,} {sum(s.count for s in rest):12,} {'':9}  {len(rest)} other lines"
             )
-        self._path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write(self._path, "\n".join(lines) + "\n")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import gevent
 import ujson
 
 from ..memory import are_huge_pages_available
+from .files import write
 from .monitor import GC_BANNER
 from .result import operations, summarize
 from .workload import TIMED_EVERY
@@ -52,7 +53,7 @@ def banner(options: LoadOptions, build: str, database: str | None = None) -> str
         ("memlimit", limit),
         ("seed", str(options.seed)),
         ("python", f"{platform.python_version()} ({platform.python_implementation()})"),
-        ("gevent", version("gevent")),
+        ("gevent", gevent.__version__),
         ("build", _BUILDS[build]),
         ("GC", GC_BANNER),
         ("memory", "in huge pages of 2 MiB" if are_huge_pages_available() else "in pages of the usual size"),
@@ -127,7 +128,7 @@ def result(options: LoadOptions, build: str, parts: list[HostResult], peak_rss: 
         "database": None,
         "build": build,
         "python": platform.python_version(),
-        "gevent": version("gevent"),
+        "gevent": gevent.__version__,
         "actors": options.actors,
         "workers_per_host": options.workers,
         "sendpct": options.sendpct,
@@ -171,8 +172,12 @@ def summary(run: dict[str, Any]) -> str:
 
 
 def write_json(path: Path, run: dict[str, Any]) -> None:
-    """Write a `result` as one JSON object."""
-    path.write_text(ujson.dumps(run, indent=2, escape_forward_slashes=False) + "\n", encoding="utf-8")
+    """Write a `result` as one JSON object.
+
+    Raises:
+        Unwritable: It can't be written.
+    """
+    write(path, ujson.dumps(run, indent=2, escape_forward_slashes=False) + "\n")
 
 
 def _together(processes: int) -> str:
@@ -183,9 +188,11 @@ def _database(run: dict[str, Any]) -> str:
     def total(metric: str) -> int:
         return sum(int(row["metrics_stopped"][metric]) for row in run["per_host"])
 
+    transactions = run["database"]["transactions"]
+    in_all = "and it does not answer any more" if transactions is None else f"{transactions:,} transactions in all"
     return (
         f"{total('claims_total'):,} claims and {total('releases_total'):,} releases in "
-        f"{total('claim_statements'):,} statements, {run['database']['transactions']:,} transactions in all"
+        f"{total('claim_statements'):,} statements, {in_all}"
     )
 
 

@@ -92,20 +92,19 @@ def run(options: LoadOptions, stop: Stop, watcher: Watcher) -> Outcome:
         watcher: Hears how it goes.
     """
     specs = [HostSpec(index, options, admin=True) for index in range(options.hosts)]
+    watch = MemoryWatch([os.getpid()], options.memlimit, stop)
     gathered = _Gathered(options.processes or 1, lambda samples: watcher.progress(samples, watch.rss))
     processes: list[Process] = []
     parts: list[HostResult] = []
-    pids = [os.getpid()]
     try:
-        if options.processes:
-            for number, spec in enumerate(specs):
-                child = ChildProcess(spec, stop, gathered.of(number))
-                processes.append(child)
-                pids.append(child.pid)
-        else:
-            processes.append(LocalProcess(specs, stop, gathered.of(0)))
-        watch = MemoryWatch(pids, options.memlimit, stop)
         try:
+            if options.processes:
+                for number, spec in enumerate(specs):
+                    child = ChildProcess(spec, stop, gathered.of(number))
+                    processes.append(child)
+                    watch.add(child.pid)
+            else:
+                processes.append(LocalProcess(specs, stop, gathered.of(0)))
             parts = _run(processes, options, stop, watcher)
         except Crash as crash:
             stop.ask(1, str(crash))

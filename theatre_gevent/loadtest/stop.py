@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Stop:
     """Asks a run to end. The first reason counts, and what went wrong counts more than a wish.
@@ -12,12 +17,13 @@ class Stop:
         exit_code: What the command shall return.
     """
 
-    __slots__ = ("error", "exit_code", "wanted")
+    __slots__ = ("_listeners", "error", "exit_code", "wanted")
 
     def __init__(self) -> None:
         self.wanted = False
         self.error: str | None = None
         self.exit_code = 0
+        self._listeners: list[Callable[[], object]] = []
 
     def ask(self, exit_code: int, error: str | None = None) -> None:
         """End the run soon."""
@@ -25,3 +31,12 @@ class Stop:
             self.wanted = True
             self.error = error
             self.exit_code = exit_code
+        while self._listeners:
+            self._listeners.pop()()
+
+    def on_ask(self, listener: Callable[[], object]) -> None:
+        """Call `listener` when somebody asks, once; at once if somebody has asked already. It must not wait."""
+        if self.wanted:
+            listener()
+        else:
+            self._listeners.append(listener)

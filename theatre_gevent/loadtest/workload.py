@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from math import floor
 from random import Random
 from time import perf_counter, perf_counter_ns
@@ -15,7 +16,7 @@ from theatre_gevent.messages import Initialize, Ref, Shutdown
 from .histogram import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any, Protocol
 
     from theatre_gevent.core.context import Context
@@ -38,7 +39,10 @@ TIMED_EVERY = 8
 """One in so many requests is timed, chosen at random: timing each would cost a request a tenth of its own time."""
 
 _CHUNK = 64
-"""Operations between two looks at the clock."""
+"""Operations between two looks at the clock, and between two additions to the tally."""
+
+_LATE = 0.001
+"""Seconds after the deadline: a timer may go off a little early, and a worker is to use its whole time."""
 
 
 class Tally:
@@ -139,7 +143,7 @@ def make_refs(actors: int) -> list[Ref]:
 def work(
     host: Target, refs: Sequence[Ref], tally: Tally, rng: Random, sendpct: int, deadline: float, stop: Stop
 ) -> None:
-    """Send to and request from random actors until the deadline or a stop.
+    """Send to and request from random actors until the deadline or a stop, and then end the operation under way.
 
     The loop runs on the same core as what it measures, so it is kept to about 0.2 us per operation: one random number
     gives the actor (its whole part), what to do (its fraction), and whether to time it.
@@ -161,40 +165,57 @@ def work(
     size = float(len(refs))  # a product of floats takes a third of the time of a mixed one
     send_below = sendpct / 100
     time_below = send_below + (1 - send_below) / TIMED_EVERY
-    chunk = range(_CHUNK)
     share = 0.0
     started = 0
-    while not stop.wanted and clock() < deadline:
-        sends = done = 0
-        try:
-            for done in chunk:  # noqa: B007 - it counts what was done when an operation raises
-                place = random() * size
-                number = floor(place)
-                share = place - number
+    with _chunk(deadline, stop) as chunk:
+        while chunk and clock() < deadline:
+            sends = done = 0
+            try:
+                for done in chunk:  # noqa: B007 - it counts what was done
+                    place = random() * size
+                    number = floor(place)
+                    share = place - number
+                    if share < send_below:
+                        send(refs[number], PING)
+                        sends += 1
+                    elif share < time_below:
+                        started = clock_ns()
+                        request(refs[number], ECHO)
+                        record(clock_ns() - started)
+                    else:
+                        request(refs[number], ECHO)
+                done += 1
+            except TheatreError as error:
                 if share < send_below:
-                    send(refs[number], PING)
-                    sends += 1
-                elif share < time_below:
-                    started = clock_ns()
-                    request(refs[number], ECHO)
-                    record(clock_ns() - started)
+                    tally.failed(tally.send_errors, error)
                 else:
-                    request(refs[number], ECHO)
-            done = _CHUNK
-        except TheatreError as error:
-            if share < send_below:
-                tally.failed(tally.send_errors, error)
-            else:
-                if share < time_below:
-                    record(clock_ns() - started)
-                tally.requests += 1
-                tally.failed(tally.reply_errors, error)
-            if isinstance(error, HostNotRunning):
-                raise
-            gevent.sleep(0)  # an error may come at once, and a row of them must not keep the hub
-        finally:
-            tally.sends += sends
-            tally.requests += done - sends
+                    if share < time_below:
+                        record(clock_ns() - started)
+                    tally.requests += 1
+                    tally.failed(tally.reply_errors, error)
+                if isinstance(error, HostNotRunning):
+                    raise
+                gevent.sleep(0)  # an error may come at once, and a row of them must not keep the hub
+            finally:
+                tally.sends += sends
+                tally.requests += done - sends
+
+
+@contextmanager
+def _chunk(deadline: float, stop: Stop) -> Iterator[list[int]]:
+    """Give the numbers of a chunk's operations, in a list that the deadline or a stop empties.
+
+    A loop over a list ends where the list does, so that a worker in the middle of a chunk ends with the operation that
+    it is at, which may take seconds, and a fast one pays nothing for that: no look at a clock, not one instruction, and
+    0.19 us per operation where a loop over a range took 0.20.
+    """
+    chunk = list(range(_CHUNK))
+    stop.on_ask(chunk.clear)
+    bell = gevent.spawn_later(max(0.0, deadline - perf_counter()) + _LATE, chunk.clear)
+    try:
+        yield chunk
+    finally:
+        bell.kill(block=False)
 
 
 def warm(host: Target, refs: Sequence[Ref], stop: Stop) -> None:
