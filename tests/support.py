@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from collections.abc import Callable, Iterable
@@ -27,6 +28,15 @@ def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
     while not condition():
         assert _now() < deadline, f"not within {timeout} s"
         gevent.sleep(0.001)
+
+
+def drained(reading: int) -> bytes:
+    """Return what a pipe that does not block holds now."""
+    pieces = []
+    with suppress(BlockingIOError):
+        while piece := os.read(reading, 1 << 20):
+            pieces.append(piece)
+    return b"".join(pieces)
 
 
 def gone(processes: Iterable[psutil.Process]) -> bool:

@@ -6,11 +6,13 @@ from types import TracebackType
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
-from tests.integration.cluster_support import Cluster
+from tests.integration.cluster_support import Cluster, router_of
 from tests.postgres import execute
 from tests.support import in_background, until
 from theatre_gevent import Host, Ref, migrate_schema
+from theatre_gevent.cluster.ownership import Outcome, Ownership, OwnershipStore, StoreUnavailable
 
 LEASED: dict[str, Any] = {"lease_duration": 3.0, "poll_interval": 0.5, "safety_margin": 0.5, "log_level": "WARNING"}
 
@@ -81,3 +83,34 @@ class PostgresCluster(Cluster):
                 "INSERT INTO actor_ownership VALUES (%s, %s, %s, %s, clock_timestamp(), 0, 1)",
                 *(ref.type, ref.id, name, self.epoch(name)),
             )
+
+
+class Gate:
+    """A store whose claims can be held up after they were made, and that can be away."""
+
+    def __init__(self, host: Host) -> None:
+        self.away = False
+        self.open = Event()
+        self.open.set()
+        self.claims: list[list[Ref]] = []
+        claiming = router_of(host).claiming
+        assert claiming is not None
+        self.ownership: Ownership = claiming.ownership
+        self._store: OwnershipStore = self.ownership._store
+        self.ownership._store = self
+
+    def claim(self, refs: list[Ref], again: list[int], number: int) -> list[Outcome]:
+        self.claims.append(list(refs))
+        if self.away:
+            raise StoreUnavailable("away")
+        outcomes = self._store.claim(refs, again, number)
+        self.open.wait()
+        return outcomes
+
+    def release(self, refs: list[Ref], number: int) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
+        self._store.release(refs, number)
+
+    def is_quiet(self) -> bool:
+        return self.ownership.waiting() == 0

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gevent.event import Event
-
-from tests.integration.cluster_support import router_of, transport_of
+from tests.integration.cluster_support import transport_of
+from tests.support import in_background, until
 from theatre_gevent import Ref
 from theatre_gevent.logic.ring import HashRing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import gevent
+
     from tests.integration.cluster_support import Cluster
+    from tests.integration.leased_support import PostgresCluster
     from theatre_gevent import Host
-    from theatre_gevent.cluster.ownership import Outcome
 
 
 def slow(host: Host, peer: str) -> Callable[[], None]:
@@ -65,26 +66,24 @@ def addresses(cluster: Cluster, names: str) -> dict[str, str]:
     return {name: str(cluster[name].address) for name in names}
 
 
-class Gate:
-    """Stands between a host and its database: answers to claims come when `gate` is open.
+def leave_in_mid_work(
+    cluster: PostgresCluster, ref: Ref, got: list[int], last: int, in_line: int
+) -> gevent.Greenlet[..., Host]:
+    """Have host b leave while numbers up to `last`, which a has sent to a slow actor there, stand in line at it.
 
-    Attributes:
-        asked: How many claims were asked.
+    Args:
+        cluster: The hosts; both know that b leaves when this comes back.
+        ref: The actor.
+        got: What it writes its numbers to.
+        last: The last number.
+        in_line: How many have to stand in line before b leaves.
     """
-
-    def __init__(self, host: Host) -> None:
-        claiming = router_of(host).claiming
-        assert claiming is not None
-        self._store = claiming.ownership._store
-        claiming.ownership._store = self
-        self.gate = Event()
-        self.asked = 0
-
-    def claim(self, refs: list[Ref], again: list[int], number: int) -> list[Outcome]:
-        self.asked += 1
-        outcomes = self._store.claim(refs, again, number)
-        self.gate.wait()
-        return outcomes
-
-    def release(self, refs: list[Ref], number: int) -> None:
-        self._store.release(refs, number)
+    a, b = cluster["a"], cluster["b"]
+    a.send(ref, 0)
+    until(lambda: got == [0], 5)
+    for number in range(1, last + 1):
+        a.send(ref, number)
+    until(lambda: b._dispatcher.backpressure.waiting() >= in_line, 5)
+    leaving = in_background(lambda: cluster.leave("b"))
+    until(lambda: a.ring_owner(ref) != "b", 5)
+    return leaving

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.cluster_support import Cluster, users_only
 from tests.integration.leased_support import PostgresCluster
-from tests.integration.order_support import addresses, jam, moving, slow, waiting
+from tests.integration.order_support import addresses, jam, leave_in_mid_work, moving, slow, waiting
 from tests.support import in_background, until
 from theatre_gevent import Context, HostFrozen, Ref
 
@@ -153,16 +153,9 @@ def test_what_stands_in_line_when_its_host_leaves(dsn: str) -> None:
         for name, host in cluster.hosts.items():
             host.register_actor("n", on(name))
         ref = moving("abc", "b", "ac", "c", "n")
-        a, b = cluster["a"], cluster["b"]
-        a.send(ref, 0)
-        until(lambda: got == [0], 5)
-        for number in range(1, 9):
-            a.send(ref, number)
-        until(lambda: b._dispatcher.backpressure.waiting() >= 4, 5)
-        leaving = in_background(lambda: cluster.leave("b"))
-        until(lambda: a.ring_owner(ref) != "b", 5)
+        leaving = leave_in_mid_work(cluster, ref, got, last=8, in_line=4)
         for number in range(9, 13):
-            a.send(ref, number)
+            cluster["a"].send(ref, number)
         leaving.get(timeout=20)
         until(lambda: got[-1] == 12, 10)
         assert got == sorted(got)

@@ -6,8 +6,8 @@ import gevent
 import pytest
 
 from tests.integration.cluster_support import Cluster, router_of, users_only
-from tests.integration.leased_support import PostgresCluster
-from tests.integration.order_support import Gate, addresses, moving, slow
+from tests.integration.leased_support import Gate, PostgresCluster
+from tests.integration.order_support import addresses, leave_in_mid_work, moving, slow
 from tests.support import in_background, until
 from theatre_gevent import Context, Ref, TheatreError
 
@@ -49,15 +49,8 @@ def test_more_than_an_inbox_moves_with_its_actor(dsn: str) -> None:
         for host in cluster:
             host.register_actor("n", users_only(handle))
         ref = moving("abc", "b", "ac", "c", "n")
-        a, b = cluster["a"], cluster["b"]
-        a.send(ref, 0)
-        until(lambda: got == [0], 5)
-        for number in range(1, 61):
-            a.send(ref, number)
-        until(lambda: b._dispatcher.backpressure.waiting() > 40, 5)
-        leaving = in_background(lambda: cluster.leave("b"))
-        until(lambda: a.ring_owner(ref) != "b", 5)
-        a.send(ref, 61)
+        leaving = leave_in_mid_work(cluster, ref, got, last=60, in_line=41)
+        cluster["a"].send(ref, 61)
         leaving.get(timeout=20)
         until(lambda: len(got) == 62, 20)
         assert got == list(range(62))
@@ -74,8 +67,9 @@ def test_an_actor_that_comes_back_before_it_was_given_back(dsn: str, woken_by: s
         assert c.request(ref, "hello") == "hello"
         assert cluster.actors.hosts_of(ref) == {"a"}
         gate = Gate(a)
+        gate.open.clear()
         in_background(lambda: a.request(cluster.refs("a", 2)[1], "its claim takes long, and releases come after it"))
-        until(lambda: gate.asked == 1)
+        until(lambda: len(gate.claims) == 1)
         until(lambda: ref not in a._registry.actors)
         free = slow(a, "b")
         a.send(ref, 1)
@@ -90,7 +84,7 @@ def test_an_actor_that_comes_back_before_it_was_given_back(dsn: str, woken_by: s
         gevent.sleep(0.1)
         free()
         gevent.sleep(0.1)
-        gate.gate.set()
+        gate.open.set()
         until(lambda: len(numbers(cluster, ref)) == 2)
         assert numbers(cluster, ref) == [1, 2]
 

@@ -10,8 +10,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from tests.integration.cluster_support import open_sockets, router_of
-from tests.integration.leased_support import LEASED, PostgresCluster
+from tests.integration.cluster_support import open_sockets
+from tests.integration.leased_support import LEASED, Gate, PostgresCluster
 from tests.support import in_background, until
 from theatre_gevent import (
     Context,
@@ -24,40 +24,8 @@ from theatre_gevent import (
     Shutdown,
     SystemClock,
 )
-from theatre_gevent.cluster.ownership import Outcome, Ownership, OwnershipStore, StoreUnavailable
 from theatre_gevent.cluster.postgres_cluster import Cluster
 from theatre_gevent.logic.ring import HashRing
-
-
-class Gate:
-    """A store whose claims can be held up after they were made, and that can be away."""
-
-    def __init__(self, host: Host) -> None:
-        self.away = False
-        self.open = Event()
-        self.open.set()
-        self.claims: list[list[Ref]] = []
-        claiming = router_of(host).claiming
-        assert claiming is not None
-        self.ownership: Ownership = claiming.ownership
-        self._store: OwnershipStore = self.ownership._store
-        self.ownership._store = self
-
-    def claim(self, refs: list[Ref], again: list[int], number: int) -> list[Outcome]:
-        self.claims.append(list(refs))
-        if self.away:
-            raise StoreUnavailable("away")
-        outcomes = self._store.claim(refs, again, number)
-        self.open.wait()
-        return outcomes
-
-    def release(self, refs: list[Ref], number: int) -> None:
-        if self.away:
-            raise StoreUnavailable("away")
-        self._store.release(refs, number)
-
-    def is_quiet(self) -> bool:
-        return self.ownership.waiting() == 0
 
 
 class Actors:

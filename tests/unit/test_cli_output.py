@@ -6,12 +6,12 @@ import io
 import json
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import drained
 from theatre_gevent.cli import output as cli_output
 from theatre_gevent.cli.output import Output
 from theatre_gevent.logs import Writer
@@ -30,15 +30,6 @@ def passed_on(written: bytes, folder: Path, log_format: str) -> list[bytes]:
     finally:
         os.close(descriptor)
     return file.read_bytes().splitlines()
-
-
-def drained(reading: int) -> bytes:
-    """Return what a pipe holds now."""
-    pieces = []
-    with suppress(BlockingIOError):
-        while piece := os.read(reading, 1 << 16):
-            pieces.append(piece)
-    return b"".join(pieces)
 
 
 def records(written: bytes, folder: Path) -> list[dict[str, Any]]:

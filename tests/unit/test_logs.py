@@ -18,7 +18,7 @@ import pytest
 from gevent.monkey import get_original
 
 from tests.conftest import MakeHost
-from tests.support import until
+from tests.support import drained, until
 from theatre_gevent import Context, InvalidOption, Ref, RemoteActorError, logs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,16 +114,6 @@ def test_a_full_pipe_drops_and_counts_and_stalls_nobody() -> None:
     assert place == 2000
     os.close(reading)
     os.close(writing)
-
-
-def drained(reading: int) -> bytes:
-    text = b""
-    try:
-        while piece := os.read(reading, 1 << 20):
-            text += piece
-    except BlockingIOError:
-        pass
-    return text
 
 
 def test_what_can_not_be_written_harms_nobody() -> None:
