@@ -161,15 +161,12 @@ class Writer:
             self._begin()
         with self._lock:
             if self._queue.qsize() >= self._limit:
-                self._drop(1)
+                self.dropped += 1
+                self._missing += 1
                 return False
             self._put_notice()
             self._queue.put(data)
         return True
-
-    def _drop(self, number: int) -> None:
-        self.dropped += number
-        self._missing += number
 
     def _put_notice(self) -> None:
         if self._missing and self._notice is not None:

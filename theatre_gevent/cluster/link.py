@@ -135,13 +135,8 @@ class Link(Outbox):
         if transport.leaving is not None:
             wire.goodbye(transport.leaving, transport.life())
         transport.call(handler.up, self.host_id)
-        reason: TheatreError
-        given_up: list[Message] = []
         try:
             reason = wire.run(self, handler, writer)
-        except Exception as mistake:  # noqa: BLE001 - one of this library's: the next attempt may do
-            log.exception("%s: the connection failed", self, extra=fields(transport.identity.host_id))
-            reason = PeerDown(f"{type(mistake).__name__}: {mistake}")
         finally:
             given_up = self._rewind()
             self.is_up = False

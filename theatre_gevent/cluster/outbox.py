@@ -182,7 +182,7 @@ class Outbox:
         if self._broken < _ATTEMPTS:
             return []
         self._broken = 0
-        return self._take_older(self._frames[0][2], 1)
+        return self._take_first(1)
 
     def _rest(self) -> None:
         """The writer has nothing to do: the next message wakes it."""
@@ -195,13 +195,15 @@ class Outbox:
     def _queued(self) -> int:
         return len(self._queue) + self._encoded
 
-    def _take_older(self, than: float, at_most: int = 1 << 30) -> list[Message]:
-        """Take out the messages of the frames that were made before `than`, of `at_most` of them."""
+    def _take_older(self, than: float) -> list[Message]:
+        """Take out the messages of the frames that were made before `than`."""
+        return self._take_first(sum(made <= than for _, _, made in self._frames))
+
+    def _take_first(self, count: int) -> list[Message]:
+        """Take out the messages of the first `count` frames."""
         taken: list[Message] = []
-        frames = self._frames
-        while frames and frames[0][2] <= than and at_most > 0:
-            at_most -= 1
-            data, messages, _ = frames.pop(0)
+        for _ in range(count):
+            data, messages, _ = self._frames.pop(0)
             self._bytes -= len(data)
             self._encoded -= len(messages)
             taken += messages

@@ -137,12 +137,6 @@ class QuickWire(Wire):
         place = -1
         try:
             data = syscalls.receive(self._raw, self._number, self._read_size)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._hand_over([], error)
-            return
-        try:
             now = native.read(self._monotonic)
             if len(data) == self._read_size:
                 self._read_size = min(_READ_MAX, 2 * self._read_size)
@@ -168,9 +162,10 @@ class QuickWire(Wire):
                 except Exception:  # noqa: BLE001 - the router's mistake, of which the peer knows nothing
                     log.exception("%s: a batch of messages could not be handled", owner)
             self._tell()
-        except Exception as error:  # noqa: BLE001 - one of this library's: a new connection may do
-            log.exception("%s: the connection failed", owner)
-            self.close(PeerDown(describe(error)))
+        except (BlockingIOError, InterruptedError):
+            return
+        except Exception as error:  # noqa: BLE001 - the socket's, or a mistake of this library's: `run` tells them apart
+            self._hand_over([], error)
         except BaseException:
             # The handler of a signal has raised: gevent's loop reads no more here then, but the greenlet has it do so.
             self._hand_over(events[place + 1 :])

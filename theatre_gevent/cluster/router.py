@@ -163,7 +163,7 @@ class ClusterRouter(Ways):
 
     def _turn_off(self, ref: Ref, old: Link) -> Detour:
         """Hold what is for an actor: what was sent the old way may come back, and nothing must go past it."""
-        self.unlearn(ref)
+        self.leave_way(ref)
         waiting = self.detours.open(ref)
         self.await_rest(waiting, [old])
         return waiting
@@ -226,12 +226,16 @@ class ClusterRouter(Ways):
             return link
         if self.claiming is None:
             return None
-        registry = self.dispatcher.registry
-        registry.type_of(ref)
-        if self.claiming.take_back(ref):
-            self.dispatcher.lifecycle.reasons[registry.activate(ref)] = InitReason.REACTIVATION
-            return None
-        return MUST_CLAIM  # type: ignore[no-any-return]
+        self.dispatcher.registry.type_of(ref)
+        return None if self._take_back(ref) else MUST_CLAIM
+
+    def _take_back(self, ref: Ref) -> bool:
+        """Have an actor come alive again that was about to be given back; tells whether that was in time."""
+        if self.claiming is None or not self.claiming.take_back(ref):
+            return False
+        activation = self.dispatcher.registry.activate(ref)
+        self.dispatcher.lifecycle.reasons[activation] = InitReason.REACTIVATION
+        return True
 
     def claim(self, ref: Ref) -> Detour:
         """Claim an actor for this host; what comes for it meanwhile waits."""
@@ -291,7 +295,8 @@ class ClusterRouter(Ways):
         link: Any = None
         if type(way) is Detour:
             if way.full:
-                self._ask_later(way, ref, request)
+                self.detours.wait(way, self.dispatcher.monotonic() + self._patience(request))
+                self._ask_anew(ref, request)
                 return
             self.detours.hold(way, request)
         else:
@@ -306,10 +311,6 @@ class ClusterRouter(Ways):
         self.forwarded += 1
         if link is not None:
             self.ask_at(link, asked, request)
-
-    def _ask_later(self, detour: Detour, ref: Ref, request: Request) -> None:
-        self.detours.wait(detour, self.dispatcher.monotonic() + self._patience(request))
-        self._ask_anew(ref, request)
 
     def _ask_anew(self, ref: Ref, request: Request) -> None:
         """Look for an actor again, perhaps here, that was placed while a request to it waited for room."""
@@ -401,9 +402,7 @@ class ClusterRouter(Ways):
         detour: Detour | None = self.detours.get(ref)
         if detour is None:
             was_away = ref in self._ways or ref in self._old_ways  # and what was sent there may come back
-            if claiming is not None and not was_away and claiming.take_back(ref):
-                registry = self.dispatcher.registry
-                self.dispatcher.lifecycle.reasons[registry.activate(ref)] = InitReason.REACTIVATION
+            if not was_away and self._take_back(ref):
                 return True
             self.evict(ref, inlet.peer.host_id)  # who sends the message here has not got the actor
             first = message.headers is None or message.headers.attempt == 0

@@ -56,10 +56,6 @@ class Ways(Router):
             del self._ways[ref]
             self._keep_old({ref: link})
 
-    def unlearn(self, ref: Ref) -> None:
-        """Forget where an actor is: its messages wait for better news."""
-        self._ways.pop(ref, None)
-
     def leave_way(self, ref: Ref) -> Link | None:
         """Forget where an actor is believed to be; return the way that messages for it may be on."""
         way = self._ways.pop(ref, None)

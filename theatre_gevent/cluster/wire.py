@@ -159,10 +159,11 @@ class Wire:
             reason = self.error or error
             if isinstance(error, ProtocolError):
                 self._last_words()
-        except (ValueError, AttributeError):  # of a TLS socket that was closed a moment ago
-            if self.error is None:
-                raise
-            reason = self.error
+        except Exception as mistake:  # noqa: BLE001 - one of this library's: a new connection may do
+            # A TLS socket that was closed a moment ago raises such things as well.
+            if self.error is None or not isinstance(mistake, (ValueError, AttributeError)):
+                log.exception("%s: the connection failed", owner)
+            reason = self.error or PeerDown(f"{type(mistake).__name__}: {mistake}")
         finally:
             writer.kill()
             self.close(PeerDown("this host ends the connection"))

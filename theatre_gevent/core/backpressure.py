@@ -303,25 +303,15 @@ class Backpressure:
 
     def take_out(self, activation: Activation, source: object, error: TheatreError) -> None:
         """Refuse what stands in line at an activation and came from `source`, in its order."""
-        line = self.lines.get(activation)
-        if line is None:
-            return
         kept: deque[tuple[Context, Pending]] = deque()
-        gone: list[tuple[Context, Pending]] = []
-        for ctx, pending in line:
+        for ctx, pending in self.lines.pop(activation, ()):  # so that nobody who leaves it has to be looked for in it
             parked = pending.greenlet
-            is_gone = type(parked) is Parked and parked.source is source and not pending.done
-            (gone if is_gone else kept).append((ctx, pending))
+            if type(parked) is Parked and parked.source is source:
+                self._send_away(pending, error.copy())
+            else:
+                kept.append((ctx, pending))
         if kept:
             self.lines[activation] = kept
-        else:
-            del self.lines[activation]
-        for ctx, pending in gone:
-            parked, pending.greenlet = pending.greenlet, None
-            pending.result = Failure(error)
-            self._in_line -= 1
-            self._dispatcher.deadlines.discard(pending, pending.bucket)
-            parked.outcome(ctx, error.copy())
 
     def _send_away(self, pending: Pending, error: TheatreError) -> None:
         parked = pending.greenlet

@@ -141,9 +141,8 @@ class Registry:
         self._wheel.clear()
 
     def _sweep(self) -> None:
-        now = self._clock.monotonic()
-        if self._dispatcher is not None:
-            self._dispatcher.now = now  # on a host that only sends nobody else looks
+        assert self._dispatcher is not None
+        self._dispatcher.now = now = self._clock.monotonic()  # on a host that only sends nobody else looks
         self._wheel.collect(now)
         # Actors that stop themselves stay filed until their look is due; let go of them before they pile up.
         if len(self._wheel) > 2 * len(self.actors) + 1000:

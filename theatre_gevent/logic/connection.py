@@ -36,6 +36,7 @@ from .handshake import (
     check_proof,
     make_proof,
     read_introduction,
+    read_reason,
     read_refusal,
 )
 
@@ -367,8 +368,7 @@ class Connection:
             raise ProtocolError("GOODBYE frame is damaged: it has no reason")
         assert self.peer is not None  # or the frame would have been refused
         epoch = value[1] if len(value) > 1 and type(value[1]) is int else self.peer.epoch
-        reason = value[0][:500]
-        return Leaving(reason if reason.isprintable() else ascii(reason), epoch)
+        return Leaving(read_reason(value[0]), epoch)
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 

@@ -197,9 +197,14 @@ def read_refusal(kind: int, payload: bytes) -> HandshakeError:
     """Return the peer's refusal as an error."""
     value = decode_control(kind, payload)
     if type(value) is list and len(value) >= 2 and type(value[0]) is str and type(value[1]) is str:
-        text = value[1][:500]
-        return HandshakeError(value[0][:50], text if text.isprintable() else ascii(text), by_peer=True)
+        return HandshakeError(value[0][:50], read_reason(value[1]), by_peer=True)
     return HandshakeError("", "for no reason that this version knows", by_peer=True)
+
+
+def read_reason(text: str) -> str:
+    """Return what a peer gives as a reason, fit for a line of the log."""
+    text = text[:500]
+    return text if text.isprintable() else ascii(text)
 
 
 def _check(identity: Identity, error: type[ValueError]) -> None:
