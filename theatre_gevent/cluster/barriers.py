@@ -24,6 +24,24 @@ _PATIENCE = 5.0
 answers: one that says nothing for so long hangs, and its connection is about to be given up."""
 
 
+class _Question:
+    """To one host. One that is waited for no longer is kept for as long as its answer may come."""
+
+    __slots__ = ("_then", "_timer", "host_id")
+
+    def __init__(self, host_id: str, then: Callable[[str | None], object], timer: Timer) -> None:
+        self.host_id = host_id
+        self._then: Callable[[str | None], object] | None = then
+        self._timer = timer
+
+    def end(self, owner: str | None) -> None:
+        """Go on, if that has not been done yet."""
+        then, self._then = self._then, None
+        if then is not None:
+            self._timer.cancel()
+            then(owner)
+
+
 class Barriers:
     """The questions of one host.
 
@@ -35,7 +53,7 @@ class Barriers:
     def __init__(self, clock: Clock, next_seq: Callable[[], int]) -> None:
         self._clock = clock
         self._next_seq = next_seq
-        self._asked: dict[int, tuple[str, Callable[[str | None], object], Timer]] = {}
+        self._asked: dict[int, _Question] = {}
 
     def ask(self, ref: Ref, link: Link, then: Callable[[str | None], object]) -> None:
         """Call `then` in the hub, once nothing that was sent for `ref` over `link` can come back any more.
@@ -43,8 +61,8 @@ class Barriers:
         It is given the other host's id if that has the actor and keeps it, else None.
         """
         seq = self._next_seq()
-        timer = self._clock.call_later(_PATIENCE, lambda: self.answered(seq))
-        self._asked[seq] = (link.host_id, then, timer)
+        timer = self._clock.call_later(_PATIENCE, lambda: self._asked[seq].end(None))
+        self._asked[seq] = _Question(link.host_id, then, timer)
         headers = envelopes.Headers(barrier=True)
         link.send(envelopes.Request(ref, pack_body(None), seq, _PATIENCE, None, headers))
 
@@ -53,13 +71,11 @@ class Barriers:
         asked = self._asked.pop(seq, None)
         if asked is None:
             return False
-        _, then, timer = asked
-        timer.cancel()
-        then(owner)
+        asked.end(owner)
         return True
 
     def down(self, host_id: str) -> None:
         """A host has gone: what was sent to it does not come back."""
-        for seq, (asked, _, _) in list(self._asked.items()):
-            if asked == host_id:
+        for seq, asked in list(self._asked.items()):
+            if asked.host_id == host_id:
                 self.answered(seq)
