@@ -1,6 +1,7 @@
 """The load test of go-theatre, the Go original, beside ours: one after the other on the same machine, several times.
 
 It needs the original's program, made from its repository with `go build ./cmd/loadtest`. Both take the same flags.
+For the rows with Postgres each run of either has a new embedded server, with the same settings.
 The original counts a send when it has been accepted, ours when it has been handled; its hosts share one process, ours
 have one each.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +20,7 @@ import theatre_gevent
 from parts import LOADS
 from report import Parser, machine, positive, seconds, table
 from suite import LIMIT, Failed, Figures, Run
+from theatre_gevent.embedded import EmbeddedPostgres
 
 ROWS = (
     "small",
@@ -27,8 +30,13 @@ ROWS = (
     "large, 3 hosts",
     "massive",
     "massive, 3 hosts",
+    "small, 3 hosts, Postgres",
+    "medium, 3 hosts, Postgres",
+    "large, 3 hosts, Postgres",
 )
 """Those of the suite's rows that are compared."""
+SETTINGS = {"max_connections": 200, "shared_buffers": "256MB"}
+"""Of a server: those of our load test."""
 FIGURES = {
     "ops_per_second": r"Aggregate RPS: +(\d+)",
     "reply_errors": r"Reply errors: +(\d+)",
@@ -37,16 +45,21 @@ FIGURES = {
 
 
 def original(program: Path, *flags: str) -> dict[str, Any]:
-    """Return the figures that the original prints.
+    """Return the figures that the original prints. A `-dsn embedded` becomes that of a new server.
 
     Raises:
         Failed: It took too long, or failed, or printed others.
     """
     told = f"{program} {' '.join(flags)}"
-    try:
-        done = subprocess.run([program, *flags], capture_output=True, text=True, timeout=LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        raise Failed(f"{told}: not done within {LIMIT:g} s") from None
+    given = list(flags)
+    with ExitStack() as at_end:
+        if "-dsn" in given:
+            server = at_end.enter_context(EmbeddedPostgres(settings=SETTINGS))
+            given[given.index("-dsn") + 1] = f"{server.dsn}?sslmode=disable"
+        try:
+            done = subprocess.run([program, *given], capture_output=True, text=True, timeout=LIMIT, check=False)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{told}: not done within {LIMIT:g} s") from None
     found = {name: re.search(pattern, done.stdout) for name, pattern in FIGURES.items()}
     missing = [name for name, match in found.items() if match is None]
     if done.returncode or missing:
