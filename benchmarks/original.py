@@ -35,7 +35,7 @@ ROWS = (
     "large, 3 hosts, Postgres",
 )
 """Those of the suite's rows that are compared."""
-SETTINGS = {"max_connections": 200, "shared_buffers": "256MB"}
+SETTINGS: dict[str, str | int] = {"max_connections": 200, "shared_buffers": "256MB"}
 """Of a server: those of our load test."""
 FIGURES = {
     "ops_per_second": r"Aggregate RPS: +(\d+)",

@@ -29,6 +29,14 @@ class TheatreError(Exception):
         return _remake, (type(self), self.args), vars(self)
 
 
+def text_of(error: BaseException) -> str:
+    """Return what an exception says. One of somebody else's may fail even at that."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - whatever it is, the error itself must not get lost
+        return f"<no text: its __str__ raised {type(failure).__name__}>"
+
+
 def _remake(kind: type[TheatreError], args: tuple[object, ...]) -> TheatreError:
     return kind.__new__(kind, *args)
 

@@ -81,7 +81,7 @@ class Host(ScheduleVerbs):
         if type(self).send is Host.send and type(self).request is Host.request:
             # The dispatcher's own methods, without a call in between: 60 ns of every message.
             vars(self).update(send=self._dispatcher.send, request=self._dispatcher.request)
-        self.metrics = Metrics(lambda: {**snapshot(self._dispatcher), **self._schedules.counters()})
+        self.metrics = Metrics(self._counters)
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -404,7 +404,15 @@ class Host(ScheduleVerbs):
     def _is_within(self) -> bool:
         """Tell whether the caller is the hub or one of the host's own actors, which can't wait for the host."""
         me = getcurrent()
-        return me is self._dispatcher.hub or (isinstance(me, Worker) and me.desk.dispatcher is self._dispatcher)
+        if me is self._dispatcher.hub or me is self._stopper:
+            return True
+        return isinstance(me, Worker) and me.desk.dispatcher is self._dispatcher
+
+    def _counters(self) -> dict[str, int]:
+        dispatcher = self._dispatcher
+        if get_ident() != dispatcher.thread and self.state not in ("new", "stopped"):
+            return dispatcher.threads.call(self._counters, (), self.options.request_timeout)  # type: ignore[no-any-return]
+        return {**snapshot(dispatcher), **self._schedules.counters()}
 
     def _refusal(self) -> HostDraining:
         word = "has stopped" if self.state == "stopped" else "is stopping"
@@ -421,6 +429,13 @@ class Host(ScheduleVerbs):
             self._stopper = Greenlet.spawn(self._stop, frozen)
 
     def _stop(self, frozen: bool) -> None:
+        try:
+            self._come_to_an_end(frozen)
+        finally:
+            self._let_go()
+
+    def _come_to_an_end(self, frozen: bool) -> None:
+        """Have everything handled that was accepted, and end all actors."""
         closer, timeout, joined = self._closer, self.options.drain_timeout, self._joined
         deadline = self._clock.monotonic() + timeout
         if joined is not None and not frozen:
@@ -441,8 +456,12 @@ class Host(ScheduleVerbs):
         self._states.go("stopped")
         closer.force(self._refusal())
         closer.finish()
-        if joined is not None:
-            joined.stop(self._refusal())
+
+    def _let_go(self) -> None:
+        if self.state != "stopped":
+            self._states.go("stopped")
+        if self._joined is not None:
+            self._joined.stop(self._refusal())
         self._admin.close()
         self._watchdog.stop()
         self._dispatcher.backpressure.close(self._refusal(), actors_allowed=False)

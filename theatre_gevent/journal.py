@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from .errors import text_of
+
 if TYPE_CHECKING:
     from .clock import Clock
     from .messages import Ref
@@ -58,7 +60,7 @@ class Journal(logging.Handler):
                     "source": record.name,
                     "message": _short(record.getMessage()),
                     "actor": getattr(record, "theatre_ref", None),
-                    "detail": None if error is None else _short(f"{type(error).__name__}: {error}"),
+                    "detail": None if error is None else _short(f"{type(error).__name__}: {text_of(error)}"),
                 }
             )
         except Exception:  # noqa: BLE001 - a record whose text can't be made, say

@@ -51,5 +51,9 @@ class Metrics:
         self._read = read
 
     def snapshot(self) -> dict[str, int]:
-        """Return all counters and gauges of `METRICS`, consistent with each other, as a new dict."""
+        """Return all counters and gauges of `METRICS`, consistent with each other, as a new dict; from any thread.
+
+        Raises:
+            TheatreError: Called in another thread than the host's, whose hub did not answer within `request_timeout`.
+        """
         return self._read()

@@ -442,3 +442,46 @@ def test_room_given_to_a_killed_sender_goes_to_the_next(make_host: MakeHost) -> 
     go.set()
     until(lambda: recorder.users(B) == [1, 2], timeout=5)
     assert_balanced(host.metrics)
+
+
+def test_a_wait_for_room_and_one_in_line_take_one_timeout(make_host: MakeHost, clock: VirtualClock) -> None:
+    host = make_host(host_inbox_size=6, actor_inbox_size=2, request_timeout=2)
+    host.register_actor("a", Recorder())
+    other, full = Ref("a", "other"), Ref("a", "full")
+    for ref, seconds in ((other, 1.5), (full, 60)):
+        host.send(ref, lambda ctx, seconds=seconds: clock.sleep(seconds))
+    clock.settle()
+    for ref in (full, other):
+        host.send(ref, 1)
+        host.send(ref, 2)
+    sending = in_background(host.send, full, 3)
+    clock.advance(1.9)
+    assert host.metrics.snapshot()["senders_waiting"] == 1
+    assert not sending.ready()
+    clock.advance(0.2)
+    with pytest.raises(InboxFull, match="inbox of a/full stayed full"):
+        sending.get(block=False)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_greenlets_of_a_handler_are_the_actors_own(make_host: MakeHost, clock: VirtualClock, full: bool) -> None:
+    """A handler that fans out waits for them, so they can no more wait for room than itself."""
+    host = make_host(host_inbox_size=2, request_timeout=3)
+    host.register_actor("a", Recorder())
+    answers: list[Any] = []
+
+    def fan_out(ctx: Context) -> None:
+        clock.sleep(1)
+        asking = [in_background(ctx.request, Ref("a", f"part {n}"), n) for n in range(3)]
+        gevent.joinall(asking)
+        answers.extend(greenlet.get() for greenlet in asking)
+
+    for number in range(2 if full else 1):
+        host.send(Ref("a", f"whole {number}"), fan_out)
+    clock.settle()
+    stopping = None if full else in_background(host.stop)
+    clock.advance(2)
+    assert answers == [0, 1, 2] * (2 if full else 1)
+    if stopping is not None:
+        clock.advance(10)
+        stopping.get(block=False)

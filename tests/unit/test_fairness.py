@@ -112,3 +112,26 @@ def test_requests_in_a_tight_loop_leave_the_hub_its_turn(real_host: Host) -> Non
         asked += 1
         assert asked < 3_000_000, "the timer never came"
     assert asked > 10
+
+
+def test_the_inbox_of_one_actor_leaves_the_hub_its_turn(make_host: MakeHost) -> None:
+    host = make_host(clock=SystemClock(), actor_inbox_size=200)
+    handled: list[int] = []
+    seen: list[int] = []
+
+    @host.actor("busy")
+    def receive(ctx: Context) -> None:
+        if isinstance(ctx.message, int):
+            end = SystemClock().monotonic() + 0.001
+            while SystemClock().monotonic() < end:
+                pass
+            handled.append(ctx.message)
+
+    for number in range(200):
+        host.send(Ref("busy", "1"), number)
+    SystemClock().call_later(0.0, lambda: seen.append(len(handled)))
+    SystemClock().call_later(0.01, lambda: seen.append(len(handled)))
+    until(lambda: len(handled) == 200)
+    assert handled == list(range(200))
+    assert len(seen) == 2
+    assert seen[1] < 200

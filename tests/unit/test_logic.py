@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from theatre_gevent.core.fifo import Fifo
 from theatre_gevent.logic.deadlines import Deadlines
 from theatre_gevent.logic.idle import IdleWheel
 
@@ -118,3 +122,37 @@ def test_idle_wheel_forgets_what_is_not_wanted(items: list[int], now: int) -> No
     assert sorted(left) == sorted(item for item in items if item % 2 == 0)
     wheel.clear()
     assert len(wheel) == 0
+
+
+def test_deadlines_far_away_that_are_discarded_take_no_memory() -> None:
+    deadlines: Deadlines = Deadlines(RESOLUTION)
+    kept = Thing(1_000.0 + 50_000)
+    kept.bucket = deadlines.add(kept, kept.deadline)
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            thing = Thing(100_000.0 + number)
+            deadlines.discard(thing, deadlines.add(thing, thing.deadline))
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 3_000_000  # of 25 million
+    assert deadlines.next_due() == pytest.approx(kept.deadline, abs=2 * RESOLUTION)
+    assert deadlines.expire(kept.deadline + 1) == [kept]
+
+
+def test_a_queue_that_was_long_once_is_small_again() -> None:
+    tracemalloc.start()
+    try:
+        queues = [Fifo() for _ in range(50)]
+        before, _ = tracemalloc.get_traced_memory()
+        for queue in queues:
+            for number in range(10_000):
+                queue.append(number)
+            assert [queue.popleft() for _ in range(10_000)] == list(range(10_000))
+            queue.append("one more")
+            assert queue.popleft() == "one more"
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1_000_000  # of 6 million

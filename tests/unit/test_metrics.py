@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import gevent
 import pytest
 from gevent.event import Event
 
 from tests.conftest import MakeHost
-from tests.support import Recorder, assert_balanced, fail, in_background, stop_actor
+from tests.support import Recorder, assert_balanced, fail, in_background, stop_actor, until
 from theatre_gevent import Context, DeadLetter, Host, Initialize, Ref, RemoteActorError, Shutdown, StopActor, build
 from theatre_gevent.core import activation as activations
 from theatre_gevent.metrics import METRICS
@@ -273,3 +275,42 @@ def test_a_sender_in_line_that_has_expired_is_no_pending_request(make_host: Make
     go.set()
     clock.settle()
     assert waiting.ready()
+
+
+def test_a_snapshot_in_another_thread_changes_nothing(real_host: Host) -> None:
+    host = real_host
+    handled: list[int] = []
+    host.register_actor("a", lambda ctx: handled.append(ctx.message) if isinstance(ctx.message, int) else None)
+    stop: list[bool] = []
+    snapshots: list[dict[str, int]] = []
+
+    def look() -> None:
+        while not stop:
+            snapshots.append(host.metrics.snapshot())
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        looking = gevent.get_hub().threadpool.spawn(look)
+        for number in range(20_000):
+            host.send(Ref("a", str(number % 100)), number)
+            if number % 100 == 99:
+                gevent.sleep(0)
+        until(lambda: host.metrics.snapshot()["messages_queued"] == 0)
+        stop.append(True)
+        looking.get()
+    finally:
+        sys.setswitchinterval(before)
+        stop.append(True)
+    assert sorted(handled) == list(range(20_000))
+    words = ("received", "dead_lettered", "queued")
+    assert snapshots
+    assert all(s["messages_sent"] == sum(s[f"messages_{word}"] for word in words) for s in snapshots)
+
+
+def test_a_snapshot_is_to_be_had_anywhere_before_the_start_and_after_the_stop(real_host: Host) -> None:
+    new = Host()
+    read = gevent.get_hub().threadpool.apply
+    assert read(new.metrics.snapshot)["messages_sent"] == 0
+    real_host.stop()
+    assert read(real_host.metrics.snapshot)["messages_sent"] == 0

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import MakeHost
 from tests.support import Recorder, fail, stop_actor
-from theatre_gevent import Context, Host, Initialize, Ref, RemoteActorError
+from theatre_gevent import Context, Host, Initialize, Ref, RemoteActorError, SystemClock
 from theatre_gevent.core.statistics import ALL_TIMED, BOUNDS, EVERY, TypeStatistics
 from theatre_gevent.testing import VirtualClock
 
@@ -147,3 +147,22 @@ def test_dead_letters_are_told_to_the_journal_too(host: Host) -> None:
     (letter,) = told
     assert letter[:3] == (Ref("a", "1"), "first", None)
     assert "froze" in letter[3] or "frozen" in letter[3]
+
+
+def test_turns_that_overlap_take_nothing_back() -> None:
+    """A handler that waits lets other turns run, which know nothing of what its own has handled."""
+    statistics = TypeStatistics()
+    clock = SystemClock()
+
+    def outer(ctx: Any) -> None:
+        before = list(statistics.times)
+        statistics.call(lambda _: None, None, clock.monotonic, 1)
+        assert all(now >= then for now, then in zip(statistics.times, before, strict=True))
+
+    sums = []
+    for handled in (40, 40, 1):  # messages of this turn that are not counted before its end
+        statistics.call(outer, None, clock.monotonic, handled)
+        statistics.left -= handled
+        sums.append((sum(statistics.times), statistics.seconds))
+    assert sums == sorted(sums)
+    assert min(statistics.times) >= 0

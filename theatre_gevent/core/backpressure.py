@@ -92,9 +92,13 @@ class Backpressure:
         if self._refusal is not None:
             dispatcher.hand_until = 0.0
 
-    def _from_actor(self) -> bool:
+    def _from_actor(self, sender: Ref | None = None) -> bool:
         me = getcurrent()
-        return type(me) is Worker and me.desk.dispatcher is self._dispatcher
+        if type(me) is Worker and me.desk.dispatcher is self._dispatcher:
+            return True
+        # Another greenlet may send through the context of a handler, which waits for it most likely.
+        at_work = None if sender is None else self._dispatcher.actors.get(sender)
+        return at_work is not None and at_work.worker is not None
 
     # -- room in the host --------------------------------------------------------------------------------------
 
@@ -108,7 +112,7 @@ class Backpressure:
             InboxFull: No room came free within the request timeout.
             HostNotRunning: The host refuses work.
         """
-        from_actor = self._from_actor()
+        from_actor = self._from_actor(sender)
         if self._refusal is not None:
             if not from_actor:
                 raise self._fresh_refusal()
@@ -204,8 +208,13 @@ class Backpressure:
 
     # -- in line at one actor ----------------------------------------------------------------------------------
 
-    def stand_in_line(self, activation: Activation, ctx: Context) -> None:
+    def stand_in_line(self, activation: Activation, ctx: Context, until: float = 0.0) -> None:
         """Wait until the message is in the actor's inbox.
+
+        Args:
+            activation: The actor.
+            ctx: The message.
+            until: When its sender has waited for the whole of the request timeout, if it has waited before.
 
         Raises:
             InboxFull: It stayed full for the request timeout, or it is the sender's own.
@@ -216,7 +225,7 @@ class Backpressure:
             self.inbox_full += 1
             who = "an actor can't wait for itself" if activation.worker is me else "the hub can't wait"
             raise InboxFull(f"the inbox of {activation.ref} is full ({dispatcher.inbox_size} messages), and {who}")
-        timeout = self._patience(ctx.deadline if isinstance(ctx, Request) else None)
+        timeout = self._patience(ctx.deadline if isinstance(ctx, Request) else until or None)
         pending = make_pending(me, dispatcher.monotonic() + timeout)
         self.lines.setdefault(activation, deque()).append((ctx, pending))
         self._in_line += 1
@@ -232,7 +241,7 @@ class Backpressure:
                 self.inbox_full += 1
                 raise InboxFull(
                     f"the inbox of {current.ref} stayed full "
-                    f"(actor_inbox_size={dispatcher.inbox_size}) for {timeout:g} s"
+                    f"(actor_inbox_size={dispatcher.inbox_size}) for {timeout:.3g} s"
                 ) from None
             raise
         finally:

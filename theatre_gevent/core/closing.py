@@ -118,7 +118,8 @@ class Closer:
                 dispatcher.lifecycle.fence(activation, refusal)
 
     def finish(self) -> None:
-        """Let go of the parked workers."""
+        """Let go of the parked workers, when the last dead letters have been told or take too long."""
+        self._wait_until(lambda: not self._dispatcher.lifecycle.telling, _KILL_TIMEOUT)
         for desk in self._dispatcher.parked[:]:
             desk.worker.kill(block=False)
         self._dispatcher.inboxes.clear()
@@ -144,18 +145,23 @@ class Closer:
         Does no more as soon as `freeze`, which `suspend` has returned, is over.
         """
         dispatcher = self._dispatcher
-        for activation in list(dispatcher.actors.values()):
-            if dispatcher.cancelled is not freeze:
-                return
+        lifecycle = dispatcher.lifecycle
+
+        def is_over() -> bool:
+            return dispatcher.cancelled is not freeze or lifecycle.closing
+
+        if is_over():
+            return
+        taken = []
+        for activation in list(dispatcher.actors.values()):  # in one step: no turn begins meanwhile
             if activation.inbox is not None:
-                dispatcher.lifecycle.empty(activation, "the host has frozen", refusal)
+                taken += lifecycle.take_all(activation, refusal)
                 dispatcher.backpressure.leave_line(activation)
                 if activation.state == LEAVING:
                     activation.state = ACTIVE
-        if dispatcher.cancelled is not freeze:
-            return
         self.fail_waiting(refusal)
-        if self._wait_until(lambda: dispatcher.cancelled is not freeze or not self._busy(), grace):
+        lifecycle.report_all(taken, "the host has frozen", refusal)
+        if self._wait_until(lambda: is_over() or not (self._busy() or lifecycle.telling), grace):
             return
         stuck = [self._force(held, refusal) for worker in self._busy() if (held := worker.desk.activation) is not None]
         self._kill([pair for pair in stuck if pair is not None])
@@ -187,11 +193,12 @@ class Closer:
                 dispatcher.complete(ctx, Failure(error.copy()))
         if activation.state != STOPPED:  # else its end has been accounted for, and only its last messages are left
             dispatcher.lifecycle.fence(activation, error.copy())
-        dispatcher.lifecycle.empty(activation, str(error), error)
+        taken = dispatcher.lifecycle.take_all(activation, error)
         dispatcher.backpressure.leave_line(activation)
         activation.worker = None
         activation.inbox = None
         dispatcher.registry.remove(activation, over=worker is None)
+        dispatcher.lifecycle.report_all(taken, str(error), error)
         return None if worker is None else (worker, activation.ref)
 
     def _kill(self, stuck: list[tuple[Worker, Ref]]) -> None:

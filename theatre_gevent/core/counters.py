@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .context import Request
+from .fifo import Fifo
 
 if TYPE_CHECKING:
+    from .activation import Activation
     from .dispatcher import Dispatcher
 
 CLUSTER_ZEROS = dict.fromkeys(
@@ -25,6 +27,14 @@ CLUSTER_ZEROS = dict.fromkeys(
     0,
 )
 """What a router counts, for a host that has none."""
+
+
+def _queued(activation: Activation) -> int:
+    """Count an inbox without changing it."""
+    inbox = activation.inbox
+    if inbox is None:
+        return 0
+    return len(inbox) if isinstance(inbox, Fifo) else 1
 
 
 def open_requests(dispatcher: Dispatcher) -> int:
@@ -46,7 +56,7 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, int]:
         "messages_sent": dispatcher.accepted + dispatcher.handed_over + (router.taken if router else 0),
         "messages_received": dispatcher.received + dispatcher.handed_over,
         "messages_dead_lettered": dispatcher.dead_lettered + (router.dropped if router else 0),
-        "messages_queued": sum(len(a.queue() or ()) for a in at_work.values()),
+        "messages_queued": sum(map(_queued, at_work.values())),
         "requests_total": dispatcher.requests_queued + dispatcher.handed_over + (router.requests if router else 0),
         "requests_timed_out": dispatcher.requests_timed_out,
         "requests_abandoned": dispatcher.requests_abandoned,

@@ -164,8 +164,11 @@ class Dispatcher(Waits):
         if native.get_ident() != self.thread:
             self.threads.call(self.send, (ref, body, _sender), self.request_timeout)
             return
-        if self.accepted >= self.accept_limit and not self.backpressure.admit(ref, body, _sender, None):
-            return
+        until = 0.0
+        if self.accepted >= self.accept_limit:
+            until = self.monotonic() + self.request_timeout  # also for a wait at the actor's inbox that follows
+            if not self.backpressure.admit(ref, body, _sender, None):
+                return
         try:
             activation = self.actors.get(ref)
         except TypeError:
@@ -185,7 +188,7 @@ class Dispatcher(Waits):
         else:
             queue: Fifo = inbox if type(inbox) is Fifo else self.wake(activation)
             if len(queue) >= self.inbox_size:
-                self.backpressure.stand_in_line(activation, make_context(activation, body, _sender))
+                self.backpressure.stand_in_line(activation, make_context(activation, body, _sender), until)
                 return
             queue.append(make_context(activation, body, _sender))
         self.accepted += 1
@@ -309,8 +312,8 @@ class Dispatcher(Waits):
 
     def _await(self, request: Request, timeout: float) -> Any:
         """Wait in the hub for a reply, from here or from another host."""
-        self.watch(request)
         try:
+            self.watch(request)
             while request.result is OPEN:
                 native.switch(self.hub)
         except BaseException:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FIRST = 8
+_LARGE = 256
+"""Places above which an empty one lets go of them: thousands of empty inboxes are kept for reuse."""
 
 
 class Fifo:
@@ -59,6 +61,8 @@ class Fifo:
         items[head] = None
         self._head = (head + 1) & (len(items) - 1)
         self._size -= 1
+        if not self._size and len(items) > _LARGE:
+            self.clear()
         return item
 
     def clear(self) -> None:

@@ -10,6 +10,7 @@ cdef class Lifecycle:
     cdef public object _on_panic
     cdef public bint closing
     cdef public dict spawning
+    cdef public set telling
     cdef public Py_ssize_t activations_total
     cdef public Py_ssize_t activations_failed
     cdef public Py_ssize_t activations_ended

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from gevent import Greenlet, Timeout
+from gevent import Greenlet, GreenletExit, Timeout
 from greenlet import getcurrent
 
-from ..errors import HostDraining, RemoteActorError, StopActor, TheatreError
+from ..errors import HostDraining, RemoteActorError, StopActor, TheatreError, text_of
 from ..logs import fields
 from ..messages import DeadLetter, Initialize, InitReason, Shutdown
 from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
 from .context import Context, Failure, Request, make_context
 from .deferred import DeferredReplies
 from .registry import check_receiver
-from .remote import Internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from .worker import Desk
 
 log = logging.getLogger("theatre_gevent.actor")
+
+_ENDS = (GreenletExit, SystemExit, KeyboardInterrupt)
+"""What ends a greenlet or the program, and is no receiver's failure."""
 
 _SHUTDOWN = Shutdown()
 _INITIALIZE = {reason: Initialize(reason) for reason in InitReason}
@@ -41,6 +43,7 @@ class Lifecycle:
         journal: Told of every dead letter: ref, body, sender and reason. It must be quick.
         reasons: Why activations come that are not NEW, until they have been initialized.
         spawning: Who waits for an activation to be initialized, by ref.
+        telling: Greenlets in which the `dead_letter_handler` runs.
     """
 
     def __init__(self, dispatcher: Dispatcher, on_panic: Callable[[BaseException], None]) -> None:
@@ -48,6 +51,7 @@ class Lifecycle:
         self._on_panic = on_panic
         self.closing = False
         self.spawning: dict[Ref, list[Pending]] = {}
+        self.telling: set[Greenlet[..., None]] = set()
         self.activations_total = 0
         self.activations_failed = 0
         self.activations_ended = 0
@@ -89,6 +93,8 @@ class Lifecycle:
         return self._begin(worker, activation)
 
     def _begin(self, worker: Desk, activation: Activation) -> bool:
+        # Of the factory too: whom it asks knows who waits.
+        worker.ctx = ctx = make_context(activation, _INITIALIZE[self.reasons.get(activation, InitReason.NEW)], None)
         try:
             actor_type = activation.actor_type
             receiver = actor_type.create()
@@ -96,7 +102,6 @@ class Lifecycle:
                 check_receiver(actor_type.name, receiver)
                 actor_type.checked = type(receiver)
             activation.receiver = receiver
-            worker.ctx = ctx = make_context(activation, _INITIALIZE[self.reasons.get(activation, InitReason.NEW)], None)
             receiver.receive(ctx)
         except BaseException as error:
             worker.ctx = None
@@ -126,19 +131,23 @@ class Lifecycle:
         ref = activation.ref
         activation.state = STOPPED
         activation.receiver = None
-        if isinstance(error, StopActor):
-            reason = "the actor stopped itself in Initialize"
-        else:
-            reason = f"the actor could not be activated: {type(error).__name__}: {error}"
-            self.activations_failed += 1
-            activation.actor_type.failed += 1
-            log.error("actor %s could not be activated", ref, exc_info=error, extra=fields(ref=ref))
         queue = activation.queue()
-        if queue:
-            self.fail(queue.popleft(), reason, error, _remote(error, ref))
+        first = queue.popleft() if queue else None
+        if first is not None:
+            self._give_up(first, _remote(error, ref))
         for pending in self.spawning.pop(ref, ()):
             self._dispatcher.complete(pending, Failure(_remote(error, ref)))
         self._pass_on(activation)
+        # The user's own code, which may block or raise, comes last: loggers and handlers.
+        if isinstance(error, StopActor):
+            reason = "the actor stopped itself in Initialize"
+        else:
+            reason = f"the actor could not be activated: {type(error).__name__}: {text_of(error)}"
+            self.activations_failed += 1
+            activation.actor_type.failed += 1
+            log.error("actor %s could not be activated", ref, exc_info=error, extra=fields(ref=ref))
+        if first is not None:
+            self.report(ref, first.message, first.sender, reason, error)
         self._panic(error)
 
     # -- messages that fail ------------------------------------------------------------------------------------
@@ -157,6 +166,8 @@ class Lifecycle:
             return False
         ref = activation.ref
         self._count_error(activation)
+        if request is not None:
+            self._dispatcher.complete(request, Failure(_remote(error, ref)))
         log.error(
             "actor %s raised while it handled a message of type %s",
             ref,
@@ -164,14 +175,12 @@ class Lifecycle:
             exc_info=error,
             extra=fields(ref=ref),
         )
-        if request is not None:
-            self._dispatcher.complete(request, Failure(_remote(error, ref)))
+        self._panic(error)
         if not isinstance(error, (Exception, Timeout)):
             # The worker was killed, or the program is to exit: the actor goes on with another worker.
             worker.ctx = None
             worker.release(activation)
             raise error
-        self._panic(error)
         return True
 
     def _count_error(self, activation: Activation) -> None:
@@ -180,43 +189,64 @@ class Lifecycle:
         self.errors[activation] = self.errors.get(activation, 0) + 1
 
     def _panic(self, error: BaseException) -> None:
-        if not self._dispatcher.options.panic_recovery and not isinstance(error, StopActor):
+        if not self._dispatcher.options.panic_recovery and not isinstance(error, (StopActor, *_ENDS)):
             self._on_panic(error)
 
     def dead_letter(self, ref: Ref, body: Any, sender: Ref | None, reason: str, error: BaseException | None) -> None:
         """Account for an accepted message that nobody will process."""
+        self._account()
+        self.report(ref, body, sender, reason, error)
+
+    def _account(self) -> None:
         dispatcher = self._dispatcher
         dispatcher.dead_lettered += 1
         dispatcher.headroom += 1
         dispatcher.accept_limit += 1
-        self.report(ref, body, sender, reason, error)
+        if dispatcher.backpressure.room is not None:
+            dispatcher.backpressure.grant()
 
     def report(self, ref: Ref, body: Any, sender: Ref | None, reason: str, error: BaseException | None) -> None:
-        """Give a dead letter to who wants to see it."""
+        """Give a dead letter to who wants to see it.
+
+        The handler may block. An actor waits for it, so that one which makes many dead letters is slowed down by them;
+        nobody else does, since who freezes or stops a host has to go on.
+        """
         dispatcher = self._dispatcher
         if self.journal is not None:
             self.journal(ref, body, sender, reason)
         handler = dispatcher.options.dead_letter_handler
         if handler is None:
             log.info("dead letter for %s: %s", ref, reason, extra=fields(ref=ref))
-        elif isinstance(getcurrent(), Internal) or getcurrent() is dispatcher.hub:
-            Greenlet.spawn(self._tell, handler, DeadLetter(ref, body, sender, reason, error))  # it may block
-        else:
+        elif getcurrent() in dispatcher.workers:
             self._tell(handler, DeadLetter(ref, body, sender, reason, error))
-        if dispatcher.backpressure.room is not None:
-            dispatcher.backpressure.grant()
+        else:
+            teller: Greenlet[..., None] = Greenlet.spawn(
+                self._tell, handler, DeadLetter(ref, body, sender, reason, error)
+            )
+            self.telling.add(teller)
+            teller.rawlink(self._told)
+
+    def _told(self, teller: Greenlet[..., None]) -> None:
+        self.telling.discard(teller)
+        self._dispatcher.rested()
 
     def _tell(self, handler: Callable[[DeadLetter], object], letter: DeadLetter) -> None:
         ref = letter.ref
         try:
             handler(letter)
-        except (Exception, Timeout) as problem:
+        except _ENDS:
+            raise
+        except BaseException as problem:
             log.error("the dead_letter_handler raised for %s", ref, exc_info=problem, extra=fields(ref=ref))
 
     def fail(self, ctx: Context, reason: str, error: BaseException | None, answer: TheatreError) -> None:
         """Make a queued message a dead letter, and answer who asked with `answer`."""
-        ref = ctx._activation.ref
-        self.dead_letter(ref, ctx.message, ctx.sender, reason, error)
+        self._give_up(ctx, answer)
+        self.report(ctx._activation.ref, ctx.message, ctx.sender, reason, error)
+
+    def _give_up(self, ctx: Context, answer: TheatreError) -> None:
+        """Account for a message that nobody will process, and answer who asked; no user's code runs."""
+        self._account()
         if isinstance(ctx, Request) and not ctx.done:
             self._dispatcher.complete(ctx, Failure(answer))
 
@@ -248,6 +278,7 @@ class Lifecycle:
         if failure is not None:
             self._panic(failure)
         if fatal is not None:
+            self._panic(fatal)
             raise fatal
 
     def fence(self, activation: Activation, why: BaseException) -> None:
@@ -265,14 +296,19 @@ class Lifecycle:
 
     def _pass_on(self, activation: Activation) -> None:
         """Give inbox, line and place in the registry to a successor, or back where they came from."""
+        if not self.closing:
+            self._hand_on(activation)
+            return
+        refusal = HostDraining("the host is shutting its actors down")
+        taken = self.take_all(activation, refusal)
+        self._dispatcher.backpressure.leave_line(activation)
+        self._hand_on(activation)
+        self.report_all(taken, str(refusal), refusal)
+
+    def _hand_on(self, activation: Activation) -> None:
         dispatcher = self._dispatcher
         ref, inbox, lines = activation.ref, activation.queue(), dispatcher.backpressure.lines
         reason = self.reasons.pop(activation, InitReason.NEW)
-        if self.closing:
-            self.empty(
-                activation, "the host is shutting its actors down", HostDraining("the host is shutting its actors down")
-            )
-            dispatcher.backpressure.leave_line(activation)
         activation.worker = None
         activation.inbox = None
         line = lines.pop(activation, None)
@@ -299,14 +335,26 @@ class Lifecycle:
         if inbox is not None:
             dispatcher.inboxes.append(inbox)
 
-    def empty(self, activation: Activation, reason: str, error: TheatreError) -> None:
-        """Make everything in an inbox dead letters, and answer requests among them with copies of `error`."""
+    def take_all(self, activation: Activation, error: TheatreError) -> list[Context]:
+        """Take everything out of an inbox and answer requests among it with copies of `error`, in one step.
+
+        What is returned is for `report_all`, when nothing is left to be done that must not wait.
+        """
+        taken: list[Context] = []
         queue = activation.queue()
         while queue:
-            self.fail(queue.popleft(), reason, error, error.copy())
+            ctx = queue.popleft()
+            self._give_up(ctx, error.copy())
+            taken.append(ctx)
+        return taken
+
+    def report_all(self, taken: list[Context], reason: str, error: TheatreError) -> None:
+        """Report what `take_all` has taken."""
+        for ctx in taken:
+            self.report(ctx._activation.ref, ctx.message, ctx.sender, reason, error)
 
 
 def _remote(error: BaseException, ref: Ref) -> RemoteActorError:
-    answer = RemoteActorError(type(error).__name__, str(error), ref)
+    answer = RemoteActorError(type(error).__name__, text_of(error), ref)
     answer.__cause__ = error
     return answer

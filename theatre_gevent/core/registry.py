@@ -75,7 +75,7 @@ class Registry:
         Raises:
             InvalidRef: It is not.
         """
-        if not isinstance(ref, Ref):
+        if type(ref) is not Ref:  # one of a class of its own is equal to no other: it would be another actor
             raise InvalidRef(f"an actor is addressed by a Ref('type', 'id'), got {ref!r}")
         return ref
 

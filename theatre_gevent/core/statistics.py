@@ -68,8 +68,9 @@ class TypeStatistics:
             handled: Messages of this turn, this one included, that `left` does not count yet.
         """
         number = self._due - self.left + handled
-        weight = number - self._sampled
-        self._sampled = number
+        # Turns that overlap, since a handler of one waits, know nothing of each other's: counts must not go down.
+        weight = max(0, number - self._sampled)
+        self._sampled += weight
         distance = 1 if number < ALL_TIMED else 1 + int(random() * (2 * EVERY - 1))  # nosec B311  # picks a sample
         self._due = number + distance
         self.left = distance + handled

@@ -38,7 +38,8 @@ class ThreadBridge:
 
         Raises:
             HostNotRunning: The host was never started.
-            TheatreError: The host's thread did not run its hub within `timeout` seconds; the call is not made.
+            TheatreError: The host's thread did not run its hub within `timeout` seconds, and the call is not made; or
+                it was begun and is not done. The text says which.
         """
         if self._hub is None:
             raise HostNotRunning(NOT_STARTED)
@@ -61,7 +62,10 @@ class ThreadBridge:
         self._hub.loop.run_callback_threadsafe(Greenlet.spawn, run)
         if not finished.acquire(timeout=timeout + _GRACE):
             state["withdrawn"] = True
-            raise TheatreError(f"the host's thread did not answer within {timeout + _GRACE:g} s: is its hub blocked?")
+            late = f"the host's thread did not answer within {timeout + _GRACE:g} s: is its hub blocked?"
+            if state["begun"]:
+                raise TheatreError(f"{late} The call was begun, and may be carried out yet")
+            raise TheatreError(late)
         if len(outcome) == 2:
             raise outcome[1]
         return outcome[0]

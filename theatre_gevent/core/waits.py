@@ -146,8 +146,8 @@ class Waits:
         """
         if native.getcurrent() is self.hub:
             raise TheatreError("this would block the hub: call it from a greenlet, not from a loop callback")
-        self.watch(pending)
         try:
+            self.watch(pending)
             while pending.result is OPEN:
                 self.hub.switch()  # a stray switch comes back here
         finally:

@@ -9,7 +9,7 @@ from .fifo cimport Fifo
 
 cdef object OPEN, UNLIMITED
 cdef int ACTIVE
-cdef Py_ssize_t MAX_PARKED, MAX_POOLED, TURN_BUDGET
+cdef Py_ssize_t _LOOK, MAX_PARKED, MAX_POOLED, TURN_BUDGET
 
 cdef class Desk
 

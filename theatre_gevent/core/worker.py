@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .activation import Activation
     from .dispatcher import Dispatcher
 
+_LOOK = 7
+"""A turn looks at the clock after each eighth message: a mask of the number handled."""
+
 
 class Worker(Greenlet):  # type: ignore[type-arg]
     """Runs turns of one activation after the other; parked in between.
@@ -180,16 +183,16 @@ class Desk:
         self.activation = activation
         activation.worker = self.worker
         if activation.state != ACTIVE:
-            goes_on = False
             try:
                 goes_on = dispatcher.lifecycle.enter(self, activation)
-            finally:
-                if not goes_on:
-                    self._over(activation, 0)
+            except BaseException:
+                self.release(activation)
+                self._over(activation, 0)
+                raise
             if not goes_on:
+                self._over(activation, 0)
                 return
         inbox = dispatcher.wake(activation)
-        receive = activation.receiver.receive  # type: ignore[union-attr]
         back: Any = self.back
         lines = dispatcher.backpressure.lines
         actor_type = activation.actor_type
@@ -206,6 +209,8 @@ class Desk:
             if leased and native.read(dispatcher.monotonic) >= lease.lease_until:
                 dispatcher.yield_at = 0.0  # the rest of the loop's time is over as well
                 break
+            if not handled & _LOOK and handled and native.read(dispatcher.monotonic) >= dispatcher.yield_at:
+                break  # sockets, timers and other actors are next
             handled += 1
             self.ctx = ctx = inbox.popleft()
             dispatcher.received += 1
@@ -213,17 +218,18 @@ class Desk:
                 dispatcher.backpressure.refill(activation)
             try:
                 if handled == timed:
-                    actor_type.call(receive, ctx, dispatcher.monotonic, handled)
+                    actor_type.call(activation.receiver.receive, ctx, dispatcher.monotonic, handled)  # type: ignore[union-attr]
                 else:
-                    receive(ctx)
+                    activation.receiver.receive(ctx)  # type: ignore[union-attr]
             except BaseException as error:  # noqa: BLE001 - as above
-                goes_on = False
                 try:
                     goes_on = dispatcher.lifecycle.failed(self, activation, ctx, error)
-                finally:
-                    if not goes_on:
-                        self._over(activation, handled)
+                except BaseException:
+                    self.release(activation)  # whatever that was, the actor goes on with another worker
+                    self._over(activation, handled)
+                    raise
                 if not goes_on:
+                    self._over(activation, handled)
                     return
             if type(ctx) is not Context:
                 if ctx.result is OPEN:
@@ -247,6 +253,8 @@ class Desk:
         """Bring the accounts up to date at the early end of a turn, and let senders go on that waited for room."""
         dispatcher = self.dispatcher
         self.ctx = self.activation = None
+        if activation.worker is self.worker:
+            activation.worker = None  # it has ended, and what ends it for good must not take this worker for its
         activation.messages_total += handled
         activation.actor_type.left -= handled
         dispatcher.accept_limit = dispatcher.received + dispatcher.headroom

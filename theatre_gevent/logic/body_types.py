@@ -32,6 +32,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.msgpack import Decoder, Encoder, Ext
 
+from ..errors import text_of
 from ..message_types import BY_CLASS, BY_NAME
 from ..messages import Ref
 
@@ -247,7 +248,7 @@ def _unpack_object(content: memoryview) -> Any:
     try:
         return plan.build(values)
     except Exception as error:
-        raise BadBody(f"{name!r} cannot be made from what arrived: {type(error).__name__}: {error}") from error
+        raise BadBody(f"{name!r} cannot be made from what arrived: {type(error).__name__}: {text_of(error)}") from error
 
 
 _UNPACKERS: dict[int, Callable[[memoryview], Any]] = {

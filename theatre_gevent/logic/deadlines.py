@@ -8,12 +8,16 @@ left of another deadline all have a timeout of their own.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+_CROWD = 2048
+"""Buckets from which on it is looked for empty ones: 20 s of them, if requests are made all the time."""
 
 
 class Deadlines:
@@ -24,12 +28,13 @@ class Deadlines:
             before.
     """
 
-    __slots__ = ("_buckets", "_order", "_resolution")
+    __slots__ = ("_buckets", "_crowded", "_order", "_resolution")
 
     def __init__(self, resolution: float = 0.01) -> None:
         self._resolution = resolution
         self._buckets: dict[int, set[Any]] = {}
         self._order: list[int] = []
+        self._crowded = _CROWD
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
@@ -43,6 +48,8 @@ class Deadlines:
         number = int(deadline / self._resolution) + 1
         bucket = self._buckets.get(number)
         if bucket is None:
+            if len(self._order) >= self._crowded:
+                self._tidy()
             bucket = self._buckets[number] = set()
             heappush(self._order, number)
         bucket.add(item)
@@ -53,6 +60,13 @@ class Deadlines:
         bucket = self._buckets.get(number)
         if bucket is not None:
             bucket.discard(item)
+
+    def _tidy(self) -> None:
+        """Let go of empty buckets. They stay else until their time, since most are used again and again before."""
+        self._buckets = {number: bucket for number, bucket in self._buckets.items() if bucket}
+        self._order[:] = self._buckets
+        heapify(self._order)
+        self._crowded = max(_CROWD, 2 * len(self._order))
 
     def next_due(self) -> float | None:
         """When `expire` is to be called next, None when nothing is watched."""
