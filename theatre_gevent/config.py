@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MAX_TIMEOUT = 1e9
 """Seconds that nobody waits: 30 years."""
 
+MIN_LEASE, MIN_POLL = 0.5, 0.01
+"""Seconds that a lease lasts and that lie between two polls, at least: below, ordinary delays end the lease."""
+
 _MAX_INBOX = 1 << 30
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -151,9 +154,13 @@ class HostOptions:
                 raise InvalidOption(f"{name} must be an ssl.SSLContext or None, got {context!r}")
         if self.dsn is not None:
             if not isinstance(self.dsn, str) or not self.dsn:
-                raise InvalidOption(f"dsn must be a connection string such as 'postgresql://...', got {self.dsn!r}")
+                # Not what was given: connection strings hold passwords, as bytes too.
+                what = "an empty one" if self.dsn == "" else f"a {type(self.dsn).__name__}"
+                raise InvalidOption(f"dsn must be a connection string such as 'postgresql://...', got {what}")
             if self.peers is not None:
                 raise InvalidOption("give either dsn or peers: with dsn the database says who the members are")
+            check_lease(self.lease_duration, self.poll_interval)
+            check_margin(self.safety_margin, self.lease_duration)
         if self.listen is None:
             for name in ("advertise", "peers", "dsn", "secret", "server_tls", "client_tls"):
                 if getattr(self, name) is not None:
@@ -203,8 +210,10 @@ def check_clock(value: Clock | None) -> Clock | None:
     """Return `value` if it has the methods of a `Clock`; None passes too.
 
     Raises:
-        InvalidOption: It lacks some of them.
+        InvalidOption: It lacks some of them, or is a class, whose methods need an object.
     """
+    if isinstance(value, type):
+        raise InvalidOption(f"clock must be a Clock or None, got the class {value.__name__}: give {value.__name__}()")
     verbs = ("monotonic", "boottime", "time", "sleep", "call_later")
     missing = [name for name in verbs if not callable(getattr(value, name, None))]
     if value is not None and missing:
@@ -212,12 +221,45 @@ def check_clock(value: Clock | None) -> Clock | None:
     return value
 
 
+def check_lease(lease_duration: float, poll_interval: float) -> None:
+    """Raise `InvalidOption` unless a database can be asked as often as these want it.
+
+    Args:
+        lease_duration: Seconds.
+        poll_interval: Seconds.
+    """
+    for name, value, least in (
+        ("lease_duration", lease_duration, MIN_LEASE),
+        ("poll_interval", poll_interval, MIN_POLL),
+    ):
+        if value < least:
+            raise InvalidOption(f"{name} must be a finite number of seconds, {least:g} or more, got {value:g}")
+
+
+def check_margin(safety_margin: float, lease_duration: float) -> None:
+    """Raise `InvalidOption` unless a host with this lease can ever be active.
+
+    A lease is renewed when a third of it has passed, so two thirds are left before every renewal.
+
+    Args:
+        safety_margin: Seconds.
+        lease_duration: Seconds.
+    """
+    if safety_margin >= lease_duration * 2 / 3:
+        raise InvalidOption(
+            f"safety_margin must be less than two thirds of lease_duration={lease_duration:g} s, "
+            f"which is renewed every third, got {safety_margin:g} s"
+        )
+
+
 def _check_seconds(name: str, value: object, zero_allowed: bool) -> float:
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not ok or value < 0 or (value == 0 and not zero_allowed):  # type: ignore[operator]
-        least = "0 or more" if zero_allowed else "more than 0"
-        raise InvalidOption(f"{name} must be a finite number of seconds, {least}, got {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if 0 < value < MAX_TIMEOUT or (value == 0 and zero_allowed):
+            return float(value)
+        if MAX_TIMEOUT <= value < math.inf:
+            raise InvalidOption(f"{name} must be a finite number of seconds, less than {MAX_TIMEOUT:g}, got {value!r}")
+    least = "0 or more" if zero_allowed else "more than 0"
+    raise InvalidOption(f"{name} must be a finite number of seconds, {least}, got {value!r}")
 
 
 def _check_count(name: str, value: object) -> None:

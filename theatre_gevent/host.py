@@ -62,6 +62,10 @@ class Host(ScheduleVerbs):
         self.options = HostOptions.from_mapping(options)
         self.host_id = check_host_id(host_id) or f"host-{uuid.uuid4().hex[:12]}"
         self._clock = check_clock(clock) or SystemClock()
+        if self.options.dsn is not None:
+            from .cluster.dsn import parse  # only who has a database needs its driver
+
+            parse(self.options.dsn)
         self._registry = Registry(self.options, self._clock)
         kind = CopyingDispatcher if self.options.serialize_local else Dispatcher
         self._dispatcher = kind(self.options, self._clock, self._registry, self._panic)

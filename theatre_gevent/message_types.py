@@ -69,7 +69,12 @@ def message(target: Any, /) -> Any:
     """Register a class, so that its objects can travel in messages and arrive as what they were.
 
     Use it as `@message`, which names the class `module.QualName`, or as `@message("a.stable.name")`. It stands above
-    `@dataclass`. Dataclasses are put together again without calling `__init__` or `__post_init__`.
+    `@dataclass`.
+
+    Dataclasses are put together again without calling `__init__` or `__post_init__`. A msgspec Struct is called with
+    its fields, so that its `__post_init__` runs on arrival too: one that raises refuses the message there; what one
+    that does not raise sets its fields to is undone, since it did so at the sender already. A named tuple is called
+    with its fields.
 
     Args:
         target: A dataclass, msgspec Struct, enumeration or named tuple, or the name for it.
@@ -110,7 +115,10 @@ def _plan(cls: type, name: str) -> MessageType:
     if issubclass(cls, enum.Flag):
         return MessageType(cls, name, (), attrgetter("value"), cls)
     if issubclass(cls, enum.Enum):
-        return MessageType(cls, name, (), attrgetter("name"), cls.__getitem__)
+        # The attribute `__getitem__` is that of str, bytes or tuple where the members are such, and `name` may be the
+        # class's own.
+        members: type[enum.Enum] = cls
+        return MessageType(cls, name, (), attrgetter("_name_"), lambda member: members[member])
     if issubclass(cls, msgspec.Struct):
         fields = cls.__struct_fields__
         return MessageType(cls, name, fields, _taker(fields), _struct_builder(cls, fields))

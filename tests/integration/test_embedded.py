@@ -222,6 +222,32 @@ def test_what_was_committed_outlives_a_kill(own: EmbeddedPostgres) -> None:
         assert execute(dsn, f"TABLE kept_{round_}") == [(42,)]
 
 
+def test_an_interrupted_order_is_carried_out_and_the_next_one_waits_for_it(own: EmbeddedPostgres) -> None:
+    dsn = own.start().dsn
+    processes = tree(own.supervisor)[1:]
+    supervisor = psutil.Process(own.supervisor)
+    supervisor.suspend()  # until nobody waits for the first order any more
+    with suppress(gevent.Timeout), gevent.Timeout(0.05):
+        own.restart()
+    killing = in_background(own.kill)
+    gevent.idle()
+    supervisor.resume()
+    killing.get()
+    assert gone(processes)
+    assert tree(own.supervisor)[1:] == []
+    with pytest.raises(psycopg2.OperationalError, match="refused"):
+        psycopg2.connect(dsn)
+    own.restart()
+    assert execute(dsn, "SELECT 1") == [(1,)]
+    supervisor.suspend()
+    with pytest.raises(EmbeddedPostgresError, match=r"did not pause in 0\.05 s"):
+        own._order("pause", 0.05)
+    supervisor.resume()
+    own.shutdown()
+    with pytest.raises(psycopg2.OperationalError, match="refused"):
+        psycopg2.connect(dsn)
+
+
 def test_after_a_shutdown_connections_are_refused(own: EmbeddedPostgres) -> None:
     dsn = own.start().dsn
     own.shutdown()

@@ -7,14 +7,21 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from tests.integration.documents import DOCS, blocks
 from tests.integration.gunicorn_support import ROOT, START, Client, Gunicorn, Shoppers, kill_with_connections
+from tests.postgres import execute
 from tests.support import until
+from theatre_gevent import DatabaseUnavailable
 from theatre_gevent.clock import SystemClock
+from theatre_gevent.cluster.green import connect
+from theatre_gevent.contrib.gunicorn import GunicornHooks
+from theatre_gevent.embedded import EmbeddedPostgres
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="gunicorn needs fork")
 
@@ -156,6 +163,71 @@ def test_while_the_database_is_away_a_worker_waits_and_the_server_goes_on(tmp_pa
         until(lambda: server.log.read_text().count("the worker's host can't start yet") >= 3, START)
         assert len(server.workers()) == 1
         assert server.log.read_text().count("Booting worker") == 1
+
+
+def test_a_database_that_refuses_the_log_in_ends_the_server(tmp_path: Path, dsn: str) -> None:
+    conf = write(tmp_path, shop=APP, conf=CONF)
+    said = refusal(tmp_path, "-k", "gevent", "-c", conf, dsn=make_dsn(dsn, dbname="no_such_database"))
+    assert "the worker's host can't start: no connection to the database: FATAL: database \"no_such_database\"" in said
+    assert "can't start yet" not in said
+    assert parse_dsn(dsn).get("password", "nothing") not in said
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[EmbeddedPostgres]:
+    """A server that lets nobody in who is not known to it."""
+    with EmbeddedPostgres() as server:
+        for statement in (
+            "CREATE ROLE retired NOLOGIN",
+            "CREATE ROLE clerk LOGIN PASSWORD 'clerk'",
+            "ALTER DATABASE template1 CONNECTION LIMIT 0",
+            "CREATE DATABASE closed",
+            "REVOKE CONNECT ON DATABASE closed FROM public",
+            "CREATE DATABASE busy CONNECTION LIMIT 0",
+            "CREATE DATABASE maintained ALLOW_CONNECTIONS false",
+        ):
+            execute(server.dsn, statement)
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"password": "wrong"}, True),
+        ({"dbname": "nowhere"}, True),
+        ({"user": "nobody"}, True),
+        ({"user": "retired"}, True),
+        ({"user": "clerk", "password": "clerk", "dbname": "closed"}, True),
+        ({"user": "clerk", "password": ""}, True),
+        ({"user": "clerk", "password": "clerk", "dbname": "busy"}, False),
+        ({"dbname": "maintained"}, False),
+        ({"port": "1"}, False),
+        ({"host": "127.0.0.1,127.0.0.1", "password": "wrong"}, False),
+    ],
+    ids=str,
+)
+def test_a_worker_waits_for_what_passes_alone(
+    strict: EmbeddedPostgres, changes: dict[str, str], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSFILE", os.devnull)
+    given = make_dsn(strict.dsn, **changes)
+    with pytest.raises(DatabaseUnavailable) as caught:
+        connect(given)
+    assert GunicornHooks(SETUP, dsn=given)._is_refused(caught.value) == refused
+
+
+ASYNC = """
+    app = lambda *args: None
+
+    async def register(host):
+        host.register_actor("slow", lambda ctx: None)
+"""
+
+
+def test_an_async_setup_ends_the_server(tmp_path: Path) -> None:
+    conf = write(tmp_path, shop=ASYNC, conf=CONF)
+    said = refusal(tmp_path, "-k", "gevent", "-c", conf)
+    assert "GunicornError: shop:register is an async function, which hosts do not await: write def instead" in said
 
 
 def refusal(folder: Path, *args: str, dsn: str = "postgresql://nobody@127.0.0.1:1/none") -> str:

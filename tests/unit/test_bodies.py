@@ -62,6 +62,34 @@ class Level(enum.IntEnum):
     HIGH = 2
 
 
+@message("bodies.word")
+class Word(str, enum.Enum):
+    RED = "r"
+    GREEN = "bodies.word"
+
+
+@message("bodies.octets")
+class Octets(bytes, enum.Enum):
+    EMPTY = b""
+    SOME = b"some"
+
+
+@message("bodies.place")
+class Place(tuple, enum.Enum):  # type: ignore[type-arg]
+    HOME = (0, 0)
+    AWAY = (1, "x")
+
+
+@message("bodies.named")
+class Named(enum.Enum):
+    ONE = 1
+
+    @property
+    def name(self) -> str:
+        """Said otherwise than it is written."""
+        return "the first"
+
+
 @message("bodies.rights")
 class Rights(enum.Flag):
     READ = 1
@@ -118,7 +146,8 @@ hashable_leaves = st.one_of(
     st.uuids(),
     st.decimals(allow_nan=False),
     st.builds(Ref, st.text(min_size=1, max_size=5), st.text(min_size=1, max_size=5)),
-    st.sampled_from([*Colour, *Level, *Rights, Rights.READ | Rights.WRITE, Empty(), msgspec.UNSET]),
+    st.sampled_from([*Colour, *Level, *Word, *Octets, *Place, *Named]),
+    st.sampled_from([*Rights, Rights.READ | Rights.WRITE, Empty(), msgspec.UNSET]),
 )
 leaves = st.one_of(
     hashable_leaves,
@@ -363,6 +392,58 @@ def test_objects_are_made_without_running_their_constructors_twice() -> None:
 
     assert Counting(1).n == CountingStruct(1).n == 2
     assert copy_body([Counting(1), CountingStruct(1)]) == [Counting(1), CountingStruct(1)]
+
+
+def test_what_a_class_checks_is_checked_on_arrival_for_structs_alone() -> None:
+    limit = 5
+
+    def check(number: int) -> None:
+        if number > limit:
+            raise ValueError(f"at most {limit}")
+
+    @message("bodies.checking")
+    @dataclasses.dataclass
+    class Checking:
+        n: int
+
+        def __post_init__(self) -> None:
+            check(self.n)
+
+    @message("bodies.checking-struct")
+    class CheckingStruct(msgspec.Struct):
+        n: int
+
+        def __post_init__(self) -> None:
+            check(self.n)
+
+    sent = dump_body(Checking(5)), dump_body(CheckingStruct(5))
+    assert [load_body(data) for data in sent] == [Checking(5), CheckingStruct(5)]
+    limit = 4
+    assert load_body(sent[0]).n == 5
+    with pytest.raises(BadBody, match=r"'bodies\.checking-struct' cannot be made .* ValueError: at most 4"):
+        load_body(sent[1])
+
+
+@pytest.mark.parametrize("kind", [Colour, Level, Word, Octets, Place, Named], ids=lambda kind: kind.__name__)
+def test_members_of_any_enumeration_arrive_as_they_are(kind: type[enum.Enum]) -> None:
+    for member in kind:
+        body = [member, {member: (member,)}, {member}, Point(member), Price(cents=member)]
+        for arrived in (copy_body(body), load_body(encode(pack_body(body)))):
+            assert arrived == body
+            assert arrived[0] is arrived[2].pop() is arrived[3].x is arrived[4].cents is member
+
+
+@pytest.mark.skipif(not hasattr(enum, "StrEnum"), reason="Python 3.10 has none")
+def test_members_of_a_str_enum_arrive_as_they_are() -> None:
+    made: Any = enum.StrEnum("Made", ["ONE", "TWO"])  # type: ignore[attr-defined]
+    message("bodies.str-enum")(made)
+    assert [copy_body(member) is member for member in made] == [True, True]
+
+
+def test_a_member_that_is_not_known_here_is_a_bad_body() -> None:
+    for name in ("bodies.word", "bodies.octets", "bodies.colour"):
+        with pytest.raises(BadBody, match=f"{name!r} cannot be made from what arrived: KeyError: 'BLUE'"):
+            load_body(encode(Ext(OBJECT, encode([name, "BLUE"]))))
 
 
 def test_a_field_that_was_never_set_is_refused() -> None:

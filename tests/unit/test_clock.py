@@ -180,10 +180,47 @@ def test_what_a_function_raises_comes_out_of_run(clock: VirtualClock, error: Bas
     assert clock.pending_timers() == 0
 
 
-@pytest.mark.parametrize("bad", [-1, -0.001, float("nan")])
-def test_time_does_not_run_backwards(clock: VirtualClock, bad: float) -> None:
-    with pytest.raises(ValueError, match="0 seconds or more"):
+@pytest.mark.parametrize("bad", [-1, -0.001, float("nan"), float("inf"), float("-inf")])
+def test_time_runs_neither_backwards_nor_for_ever(clock: VirtualClock, bad: float) -> None:
+    before, ran = clock.monotonic(), list[int]()
+    clock.call_later(1, lambda: ran.append(1))
+    with pytest.raises(ValueError, match=f"0 seconds or more, and not for ever, got {bad}"):
         clock.advance(bad)
+    assert (clock.monotonic(), ran) == (before, [])
+
+
+@pytest.mark.parametrize("start", [1_000.0, 3e6], ids=["1000 s", "a month"])
+@pytest.mark.parametrize(("step", "count", "total"), [(0.3, 10, 3), (0.1, 600, 60), (0.01, 100, 1), (0.001, 1000, 1)])
+def test_many_small_steps_add_up(start: float, step: float, count: int, total: float) -> None:
+    clock = VirtualClock(start=start)
+    readings, ran = [start], list[float]()
+    clock.call_later(total, lambda: ran.append(clock.monotonic()))
+    for _ in range(count):
+        assert ran == []
+        clock.advance(step)
+        readings.append(clock.monotonic())
+    assert ran == [start + total]
+    assert readings == sorted(readings)
+    assert readings[-1] == pytest.approx(start + total, abs=1e-6)
+
+
+def test_a_timer_that_is_noticeably_later_waits(clock: VirtualClock) -> None:
+    ran: list[int] = []
+    clock.call_later(1.000_001, lambda: ran.append(1))
+    clock.advance(1)
+    assert ran == []
+
+
+def test_a_message_that_is_sent_later_comes_after_many_small_steps(clock: VirtualClock) -> None:
+    got: list[object] = []
+    with Host(clock=clock) as host:
+        host.register_actor("a", lambda ctx: got.append(ctx.message))
+        host.send_after(Ref("a", "1"), "now", 3)
+        for _ in range(9):
+            clock.advance(0.3)
+        assert "now" not in got
+        clock.advance(0.3)
+        assert "now" in got
 
 
 def test_two_greenlets_cannot_advance_at_once(clock: VirtualClock) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from theatre_gevent import Host, HostOptions, InvalidOption, TheatreError
+from theatre_gevent import Host, HostOptions, InvalidOption, Ref, SystemClock, TheatreError
+from theatre_gevent.config import MAX_TIMEOUT
+from theatre_gevent.testing import VirtualClock
 
 SECONDS = [
     *("idle_timeout", "request_timeout", "cleanup_interval", "placement_ttl", "schedule_recovery_interval"),
@@ -69,6 +72,20 @@ def test_bad_seconds(name: str, bad: Any) -> None:
     assert isinstance(caught.value, (TheatreError, ValueError))
 
 
+@pytest.mark.parametrize("name", SECONDS + SECONDS_OR_ZERO)
+@pytest.mark.parametrize("bad", [MAX_TIMEOUT, 10**9, 1e17, sys.maxsize, 10**400], ids=lambda bad: str(bad)[:9])
+def test_seconds_that_nobody_waits(name: str, bad: Any) -> None:
+    with pytest.raises(InvalidOption, match=f"^{name} must be a finite number of seconds, less than 1e\\+09, got"):
+        make(**{name: bad})
+
+
+def test_the_longest_times_that_are_allowed_can_be_waited() -> None:
+    names = ("idle_timeout", "request_timeout", "cleanup_interval", "drain_timeout", "freeze_grace_period")
+    with make(**dict.fromkeys(names, MAX_TIMEOUT - 1)) as host:
+        host.register_actor("a", lambda ctx: ctx.reply("here"))
+        assert host.request(Ref("a", "1"), "are you?") == "here"
+
+
 @pytest.mark.parametrize("name", SECONDS)
 def test_zero_seconds_refused(name: str) -> None:
     with pytest.raises(InvalidOption, match=f"^{name} .*more than 0, got 0$"):
@@ -114,6 +131,13 @@ def test_bad_counts(name: str, bad: Any) -> None:
 def test_other_bad_options(name: str, bad: Any) -> None:
     with pytest.raises(InvalidOption, match=f"^{name} must be "):
         make(**{name: bad})
+
+
+@pytest.mark.parametrize("kind", [VirtualClock, SystemClock])
+def test_a_class_is_no_clock(kind: Any) -> None:
+    name = kind.__name__
+    with pytest.raises(InvalidOption, match=rf"^clock must be a Clock or None, got the class {name}: give {name}\(\)$"):
+        Host(clock=kind)
 
 
 @pytest.mark.parametrize(("given", "level"), [("debug", 10), ("WARNING", 30), (15, 15), (logging.ERROR, 40)])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from theatre_gevent import Host, InvalidOption
-from theatre_gevent.contrib.gunicorn import GunicornHooks, WithHost, new_host_id
+from theatre_gevent.contrib.gunicorn import GunicornError, GunicornHooks, WithHost, new_host_id
 
 
 def register(host: Host) -> None:
@@ -29,6 +31,59 @@ def register(host: Host) -> None:
 def test_options_that_workers_cannot_share_are_refused(options: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidOption, match=named):
         GunicornHooks(register, **options)
+
+
+@pytest.mark.parametrize("by", ["dsn", "THEATRE_DSN"])
+def test_a_bad_connection_string_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    bad = "postgresql://shop:s3cret%zz@db/shop"
+    monkeypatch.setenv("THEATRE_DSN", bad if by == "THEATRE_DSN" else "embedded")
+    with pytest.raises(InvalidOption, match=r"^dsn is not a connection string") as caught:
+        GunicornHooks(register, dsn=bad if by == "dsn" else None)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dsn", [None, "host=127.0.0.1"])
+def test_a_lease_that_no_host_can_keep_is_refused(monkeypatch: pytest.MonkeyPatch, dsn: str | None) -> None:
+    monkeypatch.delenv("THEATRE_DSN", raising=False)
+    with pytest.raises(InvalidOption, match=r"^safety_margin must be less than two thirds of lease_duration=4 s"):
+        GunicornHooks(register, dsn=dsn, lease_duration=4)
+
+
+async def register_async(host: Host) -> None:
+    """Nobody would await it."""
+
+
+async def register_by_and_by(host: Host) -> AsyncIterator[None]:
+    """Nobody would go through it."""
+    yield
+
+
+class Registering:
+    """Async, as can be seen by what it returns."""
+
+    async def __call__(self, host: Host) -> None:
+        """Nobody would await it."""
+
+
+@pytest.mark.parametrize("setup", [register_async, register_by_and_by])
+def test_an_async_function_is_refused(setup: Any) -> None:
+    with pytest.raises(InvalidOption, match=f"^setup: {setup.__name__} is an async function, which hosts do not await"):
+        GunicornHooks(setup)
+
+
+@pytest.mark.parametrize(
+    ("setup", "named"),
+    [
+        (f"{__name__}:register_async", f"{__name__}:register_async"),
+        (f"{__name__}:register_by_and_by", f"{__name__}:register_by_and_by"),
+        (Registering(), "<tests.*Registering object"),
+        (lambda host: register_async(host), "<lambda>"),
+    ],
+)
+def test_an_async_function_is_refused_in_the_worker(setup: Any, named: str) -> None:
+    hooks = GunicornHooks(setup, dsn="host=127.0.0.1 port=1")
+    with pytest.raises(GunicornError, match=f"{named}.* is an async function, which hosts do not await: write def"):
+        hooks._started(SimpleNamespace(log=None))
 
 
 @pytest.mark.parametrize("setup", ["shop.actors", ":register", "shop:", "shop:a b", None, 3])

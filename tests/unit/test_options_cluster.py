@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from theatre_gevent import Host, HostNotRunning, HostOptions, InvalidOption, Ref
 from theatre_gevent.cluster.membership import LiveRing, RingOnlyCluster
+from theatre_gevent.cluster.postgres_cluster import ClusterConfig
 from theatre_gevent.cluster.transport import Transport
+from theatre_gevent.config import MIN_LEASE, MIN_POLL
 from theatre_gevent.errors import CannotListen
 
 LISTEN = "127.0.0.1:0"
+make_config: Callable[..., ClusterConfig] = ClusterConfig
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,8 @@ LISTEN = "127.0.0.1:0"
         ({"dsn": "postgresql://localhost"}, "dsn needs listen"),
         ({"listen": LISTEN, "dsn": ""}, "dsn must be a connection string"),
         ({"listen": LISTEN, "dsn": 5}, "dsn must be a connection string"),
+        ({"listen": LISTEN, "dsn": "garbage"}, "dsn is not a connection string"),
+        ({"listen": LISTEN, "dsn": "hots=db"}, "dsn is not a connection string"),
         ({"listen": LISTEN, "dsn": "host=a", "peers": {"b": "127.0.0.1:1"}}, "either dsn or peers"),
         ({"on_lease_lost": "panic"}, "on_lease_lost must be 'rejoin' or 'drain', got 'panic'"),
         ({"on_state": "print"}, "on_state must be callable or None"),
@@ -53,6 +59,46 @@ LISTEN = "127.0.0.1:0"
 def test_a_bad_option_is_refused_by_name(options: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidOption, match=named):
         Host(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"lease_duration": 4}, "safety_margin must be less than two thirds of lease_duration=4 s, .* got 3 s"),
+        ({"lease_duration": 4.5}, "safety_margin must be less than two thirds of lease_duration=4.5 s"),
+        ({"safety_margin": 14}, "safety_margin must be less than two thirds of lease_duration=20 s, .* got 14 s"),
+        ({"lease_duration": 0.1, "safety_margin": 0}, "lease_duration must be .* 0.5 or more, got 0.1"),
+        ({"poll_interval": 0.001}, "poll_interval must be .* 0.01 or more, got 0.001"),
+    ],
+)
+def test_a_lease_that_no_host_can_keep_is_refused_where_it_is_given(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidOption, match=f"^{why}"):
+        Host(listen=LISTEN, dsn="host=127.0.0.1", **options)
+    Host(**options)  # without a database there is no lease
+
+
+def test_the_shortest_lease_is_allowed() -> None:
+    host = Host(listen=LISTEN, dsn="host=127.0.0.1", lease_duration=0.5, safety_margin=0.33, poll_interval=0.01)
+    assert host.options.lease_duration == MIN_LEASE
+
+
+def test_what_a_host_takes_its_cluster_takes() -> None:
+    """Both are told the same limits: the options of the host, and the parts that are made by hand."""
+    ClusterConfig("a", lease_duration=MIN_LEASE, poll_interval=MIN_POLL)
+    for name, least in (("lease_duration", MIN_LEASE), ("poll_interval", MIN_POLL)):
+        short: dict[str, Any] = {name: least * 0.99, "safety_margin": 0}
+        with pytest.raises(InvalidOption) as by_host:
+            Host(listen=LISTEN, dsn="host=127.0.0.1", **short)
+        with pytest.raises(InvalidOption) as by_cluster:
+            make_config("a", **{name: least * 0.99})
+        assert str(by_host.value) == str(by_cluster.value)
+
+
+@pytest.mark.parametrize("bad", [b"postgresql://a:s3cret@b/c", ["s3cret"], ""])
+def test_a_connection_string_that_is_refused_is_not_shown(bad: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"^dsn must be a connection string .*, got an? ") as caught:
+        Host(listen=LISTEN, dsn=bad)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_good_options_are_taken() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from ..config import check_margin
 from ..errors import InvalidOption, TheatreError
 from ..logs import fields
 from .guard import LeaseGuard
@@ -56,7 +57,7 @@ class Joined:
             cluster = Cluster(options.dsn, config)
         leased = None if cluster is None or isinstance(cluster, RingOnlyCluster) else cluster
         if leased is not None:
-            check_margin(options, leased.config.lease_duration)
+            check_margin(options.safety_margin, leased.config.lease_duration)
         self._began = leased is not None and not leased.started
         started: Transport | None = None
         try:
@@ -174,15 +175,3 @@ def _transport(
         client_tls=options.client_tls,
         clock=clock,
     )
-
-
-def check_margin(options: HostOptions, lease_duration: float) -> None:
-    """Raise `InvalidOption` unless a host with this lease can ever be active.
-
-    A lease is renewed when a third of it has passed, so two thirds are left before every renewal.
-    """
-    if options.safety_margin >= lease_duration * 2 / 3:
-        raise InvalidOption(
-            f"safety_margin must be less than two thirds of lease_duration={lease_duration:g} s, "
-            f"which is renewed every third, got {options.safety_margin:g} s"
-        )

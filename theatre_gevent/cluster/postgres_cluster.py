@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ..clock import SystemClock
-from ..config import check_address
+from ..config import MIN_LEASE, MIN_POLL, check_address
 from ..errors import DatabaseError, DatabaseUnavailable, InvalidOption, TheatreError
 from ..logic.lease import ATTEMPT, waits_for_dead
 from ..logic.observation import Members, changes
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from ..clock import Clock
 
-MIN_LEASE = 0.5
-"""Seconds that a lease lasts at least: below, ordinary delays end it."""
 _MAX_NAME = 255
 
 _STRANGER_PATIENCE = 2.0
@@ -70,7 +68,7 @@ class ClusterConfig:
             )
         if self.address != "":
             check_address(self.address, "address")
-        for name, least in (("lease_duration", MIN_LEASE), ("poll_interval", 0.01)):
+        for name, least in (("lease_duration", MIN_LEASE), ("poll_interval", MIN_POLL)):
             value = getattr(self, name)
             ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             if not ok or value < least:

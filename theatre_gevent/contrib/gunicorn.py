@@ -14,8 +14,10 @@ each answers for any actor. The application finds its host in `environ["theatre.
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
+import re
 import secrets
 import socket
 import sys
@@ -44,6 +46,16 @@ VARIABLE: Final = "THEATRE_DSN"
 _CONNECTIONS_PER_WORKER = 40  # a host's own, the application's, and twice as many workers during a reload
 _RETRY = 0.5  # seconds between attempts to start while the database is away
 _MAX_PREFIX = 150  # characters of a host id's readable part
+_ASYNC = "is an async function, which hosts do not await: write def instead"
+
+# What libpq and the server say of a log-in that will be refused again. They give no code with it, and other words where
+# the server speaks another language than English: then the worker waits.
+_REFUSALS = re.compile(
+    r'(password|peer|ident) authentication failed for user|no password supplied|(database|role) ".*" does not exist'
+    r'|role ".*" is not permitted to log in|permission denied for database'
+    r"|no pg_hba\.conf entry for|pg_hba\.conf rejects",
+    re.IGNORECASE,
+)
 
 
 class GunicornError(TheatreError, RuntimeError):
@@ -54,7 +66,7 @@ class GunicornHooks:
     """The hooks of `gunicorn.conf.py` that give every worker a host.
 
     Args:
-        setup: Registers the actors: a function that is called with the host before it starts, or its name,
+        setup: Registers the actors: a plain function that is called with the host before it starts, or its name,
             `"module:function"`, which is imported in the worker and so comes anew with every reload, unless the master
             has the module already, as with `preload_app`. It may be called several times in a worker if the database
             is away.
@@ -64,7 +76,8 @@ class GunicornHooks:
         **options: Other options of `Host`; `advertise` and `admin_addr` have port 0 as well.
 
     Raises:
-        InvalidOption: An option is unknown or out of range, or can't be the same for several workers.
+        InvalidOption: An option is unknown or out of range, or can't be the same for several workers; the database's
+            connection string is none; `setup` is an async function.
     """
 
     def __init__(
@@ -93,6 +106,10 @@ class GunicornHooks:
         if not isinstance(self._name, str) or not self._name:
             raise InvalidOption(f"name must be a non-empty string, got {self._name!r}")
         HostOptions.from_mapping({**options, "dsn": self._dsn})
+        if self._dsn != EMBEDDED:
+            from ..cluster.dsn import parse  # only who names a database needs its driver in the master
+
+            parse(self._dsn)
         for option in ("listen", "advertise", "admin_addr"):
             address = options.get(option)
             if address is not None and int(address.rpartition(":")[2]) != 0:
@@ -159,11 +176,14 @@ class GunicornHooks:
     def post_worker_init(self, worker: Any) -> None:
         """Start the worker's host and hand it to the application.
 
-        While the database is away it waits, so that a worker which is replaced then does not end the whole server.
+        While the database is away it waits, so that a worker which is replaced then does not end the whole server. It
+        does not wait for a database that refuses to let it in: a wrong password, role or database. That is known by
+        what the server says in English, and only where the connection string names one server.
 
         Raises:
-            GunicornError: The worker is not gevent's, a host was started before the fork, or the hook of the master
-                that starts the private database is missing.
+            GunicornError: The worker is not gevent's, a host was started before the fork, the hook of the master that
+                starts the private database is missing, `setup` is an async function, or the database refuses the
+                log-in.
             TheatreError: The host can't start, for a reason that does not pass by itself.
         """
         kind = type(worker)
@@ -198,11 +218,17 @@ class GunicornHooks:
         setup, clock = self._resolved(), SystemClock()
         while True:
             host = Host(host_id=new_host_id(self._name), dsn=self._dsn, **self._options)
-            setup(host)
+            made = setup(host)
+            if inspect.isawaitable(made) or inspect.isasyncgen(made):
+                if inspect.iscoroutine(made):
+                    made.close()
+                raise GunicornError(f"{_name(setup)} {_ASYNC}")
             _log_beside(worker.log)  # after it, since it may have configured logging
             try:
                 return host.start()
             except (DatabaseUnavailable, AnswerLost) as error:
+                if self._is_refused(error):
+                    raise GunicornError(f"the worker's host can't start: {error}") from error
                 worker.log.warning("theatre_gevent: the worker's host can't start yet: %s", error)
             clock.sleep(_RETRY)
             if not worker.alive:
@@ -216,7 +242,18 @@ class GunicornHooks:
         found = getattr(importlib.import_module(module), function, None)
         if not callable(found):
             raise GunicornError(f"setup names {self._setup!r}, and {module} has no function {function!r}")
+        if _is_async(found):
+            raise GunicornError(f"{self._setup} {_ASYNC}")
         return cast("Callable[[Host], object]", found)
+
+    def _is_refused(self, error: TheatreError) -> bool:
+        """Tell whether the database will never let the workers in."""
+        from ..cluster.dsn import effective, parse
+
+        parameters = parse(self._dsn)
+        # Of several servers only the last one's reason is known, and another one may merely be away.
+        several = any("," in effective(parameters, name) for name in ("host", "hostaddr"))
+        return not several and _REFUSALS.search(str(error)) is not None
 
     def _refuse(self, hosts: list[str]) -> None:
         if hosts:
@@ -265,12 +302,22 @@ def new_host_id(name: str) -> str:
     return f"{prefix}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
 def _check_setup(setup: object) -> Any:
     if isinstance(setup, str):
         module, colon, function = setup.partition(":")
         if colon and module and function.isidentifier():
             return setup
     elif callable(setup):
+        if _is_async(setup):
+            raise InvalidOption(f"setup: {_name(setup)} {_ASYNC}")
         return setup
     raise InvalidOption(f"setup must be a function or its name, 'module:function', got {setup!r}")
 

@@ -56,7 +56,7 @@ cdef class Dispatcher(Waits):
     cdef public set workers
     cdef public double yield_at
 
-    @cython.locals(activation=Activation, queue=Fifo)
+    @cython.locals(activation=Activation, queue=Fifo, until=double)
     cpdef send(self, object ref, object body, object _sender=*)
 
     @cython.locals(activation=Activation, parent=Context, now=double, deadline=double, request=Request, desk=Desk, queue=Fifo,

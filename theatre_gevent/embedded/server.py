@@ -73,6 +73,9 @@ class EmbeddedPostgres:
     systems install them, and the wheel of the extra `theatre_gevent[embedded]`; of several versions the newest that
     works is taken.
 
+    A method that is interrupted, by a `gevent.Timeout` for instance, or that took too long is carried out all the same;
+    the next one begins after it.
+
     Works with and without gevent's monkey patching; with it, only the calling greenlet waits. Any number of servers
     run side by side. Linux and macOS; all methods belong to the process that called `start`, and with monkey patching
     to its main thread.
@@ -88,6 +91,8 @@ class EmbeddedPostgres:
         self._password = secrets.token_urlsafe(18)
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._unread = b""
+        self._orders = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._about: dict[str, Any] = {}
@@ -111,6 +116,7 @@ class EmbeddedPostgres:
         self._directory = Path(_temporary_folder(), f"theatre-postgres-{secrets.token_hex(8)}")
         self._owner = os.getpid()
         self._socket, theirs = socket.socketpair()
+        self._unread = b""
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - our own program  # nosec B603  # as said
@@ -235,8 +241,11 @@ class EmbeddedPostgres:
 
     def _order(self, what: str, timeout: float = _ORDER_TIMEOUT) -> dict[str, Any]:
         with self._lock:
-            self._send({"do": what})
+            self._orders += 1
+            self._send({"do": what, "number": self._orders})
             answer = self._receive(what, timeout)
+            while answer["number"] != self._orders:  # that of an order for which nobody waits any more
+                answer = self._receive(what, timeout)
         if "failed" in answer:
             raise EmbeddedPostgresError(answer["failed"])
         done: dict[str, Any] = answer["done"] or {}
@@ -256,18 +265,19 @@ class EmbeddedPostgres:
             raise EmbeddedPostgresError(f"the process that watches over PostgreSQL is gone: {error}") from error
 
     def _receive(self, what: str, timeout: float) -> dict[str, Any]:
-        sock, line = self._connected(), b""
+        sock = self._connected()
         sock.settimeout(timeout)
         try:
-            while not line.endswith(b"\n"):
+            while b"\n" not in self._unread:
                 data = sock.recv(65536)
                 if not data:
                     raise EmbeddedPostgresError("the process that watches over PostgreSQL has ended")
-                line += data
+                self._unread += data  # what has come is kept, should the next wait be interrupted
         except TimeoutError as error:
             raise EmbeddedPostgresError(f"PostgreSQL did not {what} in {timeout:g} s") from error
         except OSError as error:
             raise EmbeddedPostgresError(f"the process that watches over PostgreSQL is gone: {error}") from error
+        line, self._unread = self._unread.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         return answer
 
