@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -29,52 +30,73 @@ class BuildAll(build_ext):
 
     def run(self):
         """Compile, and leave the digest of the sources beside the modules; without a compiler leave nothing."""
-        self._forget()
+        record = self._record()
+        record.unlink(missing_ok=True)
         digest = accel.digest()  # of before: who edits a source meanwhile is not to get away with it
         try:
             self._translate()
             super().run()
         except (Exception, SystemExit) as error:  # whatever is missing: compiler, headers, Cython
-            self._forget()
             self.extensions = []
             why = " ".join(str(error).split()) or type(error).__name__
             print(
                 f"{PACKAGE}: the hot path is NOT compiled, it will run as plain Python, slower: {why}", file=sys.stderr
             )
             return
-        for folder in self._folders():
-            (folder / "_compiled.py").write_text(
-                '"""Written when the extension modules were built: what they were built from."""\n\n'
-                f'DIGEST = "{digest}"\n'
-            )
+        record.write_text(f"{digest}\n", encoding="utf-8")
 
-    def _folders(self):
-        """Where the package is built: in a folder of its own, and in the sources for an editable installation."""
-        folders = [] if getattr(self, "editable_mode", False) or self.inplace else [Path(self.build_lib, PACKAGE)]
-        return folders + ([ROOT / PACKAGE] if self.inplace else [])
+    def copy_extensions_to_source(self):
+        """Copy also over newer ones: an editable installation made those, elsewhere and perhaps of other sources."""
+        self.force = True
+        super().copy_extensions_to_source()
 
-    def _forget(self):
-        for folder in self._folders():
-            (folder / "_compiled.py").unlink(missing_ok=True)
+    def _record(self):
+        """Where the digest belongs: a folder of its own, or that of the sources for an editable installation."""
+        folder = ROOT / PACKAGE if self.inplace else Path(self.build_lib, PACKAGE)
+        return folder / accel.record(self.get_ext_filename("x")[1:])  # of the Python that is compiled for
 
     def _translate(self):
         import greenlet
         from Cython.Build import cythonize
 
+        made = Path(self.build_temp)
+        made_of = made / "translated.json"
+        digests = accel.digests()
+        if accel.headers_changed(made) or self._looks_older(digests, made, made_of):
+            self.force = True  # to compile too
+        made_of.unlink(missing_ok=True)
         translated = cythonize(
             self.extensions,
             build_dir=self.build_temp,
-            force=self.force or accel.headers_changed(Path(self.build_temp)),
+            force=self.force,
             quiet=True,
             compiler_directives={
                 "language_level": 3,
                 "annotation_typing": False,  # the types for C are those of the .pxd files
             },
         )
+        made.mkdir(parents=True, exist_ok=True)
+        made_of.write_text(json.dumps(digests), encoding="utf-8")
         include = str(Path(greenlet.__file__).parents[1])  # its header is greenlet/greenlet.h
         for extension, with_c in zip(self.extensions, translated, strict=True):
             extension.sources = with_c.sources
             extension.include_dirs.append(include)
+
+    @staticmethod
+    def _looks_older(digests, made, made_of):
+        """Tell whether a source has changed and is older than a C file: Cython goes by the times alone.
+
+        So it is after a checkout or a copy that keeps times. Edited sources are newer, and what they have nothing to
+        do with is not made again.
+        """
+        newest = max((file.stat().st_mtime for file in made.rglob("*.c")), default=None)
+        if newest is None:
+            return False
+        was = json.loads(made_of.read_text(encoding="utf-8")) if made_of.is_file() else {}
+        if was.keys() - digests.keys():
+            return True
+        changed = [name for name, digest in digests.items() if was.get(name) != digest]
+        return any((ROOT / PACKAGE / name).stat().st_mtime <= newest for name in changed)
 
 
 setup(

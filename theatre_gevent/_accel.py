@@ -1,8 +1,9 @@
 """Decides whether the compiled twins of the hot modules are used: all of them or none.
 
 The extension modules stand beside their sources and go by the same names, so that the import system prefers them.
-They are used if each of them was built from just the sources that are there now, which the digest in `_compiled.py`
-tells; a source that has been edited since turns them all off, as does `THEATRE_PURE=1`.
+They are used if each of them was built from just the sources that are there now, which the digest in `RECORD` tells; a
+source that has been edited since turns them all off, as does `THEATRE_PURE=1`. Several Pythons may share the folder:
+each has extension modules and a record of its own.
 
 Imported before everything else of the package, and by `setup.py` without the package: nothing is imported from it.
 """
@@ -65,9 +66,35 @@ HERE = Path(__file__).parent
 SETTING = "THEATRE_PURE"
 
 
+def record(suffix: str) -> str:
+    """Return the name of the file, beside this one, with the digest of what the extension modules were built from.
+
+    Args:
+        suffix: How the names of extension modules end for the Python that they are for.
+    """
+    # No module: setuptools would take those of other Pythons into a wheel.
+    return f"_compiled{Path('x' + suffix).with_suffix('').name[1:]}.txt"
+
+
+RECORD = record(EXTENSION_SUFFIXES[0])
+"""The one of this Python."""
+
+
 def source(module: str, suffix: str = ".py") -> Path:
     """Return the file of one of `MODULES`."""
     return HERE.joinpath(*module.split(".")).with_suffix(suffix)
+
+
+def digests() -> dict[str, str]:
+    """Return what tells apart the content of each file that the extension modules are made of, by path in the package.
+
+    Raises:
+        OSError: A source is not there.
+    """
+    return {
+        path.relative_to(HERE).as_posix(): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        for path in sorted([*map(source, MODULES), *HERE.rglob("*.pxd")])
+    }
 
 
 def digest() -> str:
@@ -76,12 +103,7 @@ def digest() -> str:
     Raises:
         OSError: A source is not there.
     """
-    made_of = hashlib.blake2b(digest_size=16)
-    for path in sorted([*map(source, MODULES), *HERE.rglob("*.pxd")]):
-        content = path.read_bytes()
-        made_of.update(b"%d %s\n" % (len(content), path.relative_to(HERE).as_posix().encode()))
-        made_of.update(content)
-    return made_of.hexdigest()
+    return hashlib.blake2b(repr(digests()).encode(), digest_size=16).hexdigest()
 
 
 def headers_changed(translated: Path) -> bool:
@@ -95,15 +117,11 @@ def headers_changed(translated: Path) -> bool:
 
 
 def _built_from() -> str | None:
-    """Return the digest of what the extension modules beside this file were built from, None if there are none."""
-    # By its path: the import system might find that of another copy of the package, which is installed.
-    spec = importlib.util.spec_from_file_location("theatre_gevent._compiled", HERE / "_compiled.py")
-    if spec is None or spec.loader is None or not (HERE / "_compiled.py").is_file():
+    """Return the digest of what this Python's extension modules here were built from, None if there are none."""
+    try:
+        return (HERE / RECORD).read_text(encoding="utf-8").strip()
+    except OSError:  # NotADirectoryError in a zip
         return None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: str = module.DIGEST
-    return found
 
 
 def _why_not() -> str | None:
@@ -125,16 +143,23 @@ def _why_not() -> str | None:
 
 
 class _PlainOnly:
-    """Finds the sources of `MODULES`, whatever extension modules stand beside them."""
+    """Finds the sources of `MODULES`, whatever extension modules stand beside them, or their bytecode without sources.
+
+    Where there are neither, in a zip say, others may find them.
+    """
 
     def __init__(self, package: str) -> None:
-        self._files = {f"{package}.{module}": source(module) for module in MODULES}
+        self._modules = {f"{package}.{module}": module for module in MODULES}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        file = self._files.get(name)
-        return None if file is None else importlib.util.spec_from_file_location(name, file)
+        module = self._modules.get(name)
+        if module is not None:
+            for file in source(module), source(module, ".pyc"):
+                if file.is_file():
+                    return importlib.util.spec_from_file_location(name, file)
+        return None
 
 
 reason = _why_not() if __package__ else "this is not the package"

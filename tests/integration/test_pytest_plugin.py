@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from .documents import DOCS, blocks, files_of, run
+from .documents import DOCS, ROOT, blocks, files_of, run
 
 PLUGIN = "theatre_gevent.testing.plugin"
 
@@ -129,3 +129,105 @@ def test_a_patched_worker_of_execnet_waits_for_more(tmp_path: Path) -> None:
     assert done.stdout.split("\n") == ["patched", "works on", ""]
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+OUTCOMES = """
+import time
+import pytest
+from theatre_gevent import Ref, Shutdown
+from theatre_gevent.testing import ActorProbe
+
+ONE = Ref("failing", "1")
+
+
+def fail(ctx):
+    pytest.fail("the audit got what it should not")
+
+
+def compute(ctx):
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        pass
+
+
+def fail_in_shutdown(ctx):
+    if isinstance(ctx.message, Shutdown):
+        pytest.fail("in Shutdown")
+
+
+def test_a_receiver_fails_it(theatre_host):
+    probe = ActorProbe(receive=fail)
+    probe.register("failing", theatre_host)
+    theatre_host.send(ONE, "x")
+    probe.wait_for(1)
+    probe.wait_for(2, timeout=50)
+
+
+def test_a_receiver_fails_it_at_a_virtual_clock(theatre_clock, theatre_host):
+    ActorProbe(receive=fail).register("failing", theatre_host)
+    theatre_host.send(ONE, "x")
+    theatre_clock.advance(1)
+
+
+def test_a_receiver_fails_it_at_the_end(theatre_cluster):
+    hosts = theatre_cluster(2)
+    hosts.register_actor("failing", fail_in_shutdown)
+    hosts[0].spawn_local(ONE)
+
+
+@pytest.mark.timeout(1)
+def test_an_actor_computes_for_too_long(theatre_host):
+    ActorProbe(receive=compute).register("failing", theatre_host)
+    theatre_host.send(ONE, "x")
+    time.sleep(50)
+
+
+@pytest.mark.theatre_options(panic_recovery=False)
+def test_a_receiver_raises_in_shutdown(theatre_host):
+    def leave(ctx):
+        if isinstance(ctx.message, Shutdown):
+            raise LookupError
+
+    theatre_host.register_actor("leaving", leave)
+    theatre_host.spawn_local(Ref("leaving", "1"))
+
+
+def test_the_next_one_has_nothing_to_do_with_it(theatre_clock, theatre_host):
+    probe = ActorProbe(reply="fine")
+    probe.register("fine", theatre_host)
+    assert theatre_host.request(Ref("fine", "1"), "?") == "fine"
+"""
+
+
+def test_what_fails_in_a_receiver_fails_its_test(tmp_path: Path) -> None:
+    files_of("docs/testing.md", tmp_path)
+    for example in tmp_path.glob("test_*.py"):
+        example.unlink()
+    (tmp_path / "test_outcomes.py").write_text(OUTCOMES, encoding="utf-8")
+    done = pytest_in(tmp_path, "-n", "0", "-rA")
+    lines = re.findall(r"^(PASSED|FAILED|ERROR) \S+::(\w+)", done.stdout, re.MULTILINE)
+    assert {name: outcome for outcome, name in lines} == {  # an error at the end comes after what the test itself was
+        "test_a_receiver_fails_it": "FAILED",
+        "test_a_receiver_fails_it_at_a_virtual_clock": "FAILED",
+        "test_a_receiver_fails_it_at_the_end": "ERROR",
+        "test_an_actor_computes_for_too_long": "FAILED",
+        "test_a_receiver_raises_in_shutdown": "ERROR",
+        "test_the_next_one_has_nothing_to_do_with_it": "PASSED",
+    }, done.stdout + done.stderr
+    assert done.stdout.count("Failed: the audit got what it should not") >= 2
+    assert "a receiver raised while it stopped" in done.stdout
+
+
+def test_workers_of_xdist_wait_also_where_a_conftest_further_down_has_patched(tmp_path: Path) -> None:
+    """Without arguments pytest loads it only when it collects the tests beside it."""
+    files_of("docs/testing.md", tmp_path / "checks")
+    done = pytest_in(tmp_path, "-n", "2")
+    assert "6 passed" in done.stdout, done.stdout + done.stderr
+    assert "INTERNALERROR" not in done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_the_version_of_xdist_that_the_page_asks_for_is_the_one_of_the_extras() -> None:
+    [asked] = re.findall(r"pytest-xdist (\d\.\d+) or newer", (DOCS / "testing.md").read_text(encoding="utf-8"))
+    extras = re.findall(r"^    pytest-xdist >= (\S+)$", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE)
+    assert extras == [asked, asked]

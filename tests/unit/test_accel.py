@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import importlib
 import os
 import shutil
@@ -21,16 +22,16 @@ ASK = """
 import sys, theatre_gevent
 from theatre_gevent import _accel
 import theatre_gevent.cluster.router, theatre_gevent.cluster.transport, theatre_gevent.memory
-files = {sys.modules[f"theatre_gevent.{name}"].__file__.endswith(".py") for name in _accel.MODULES}
+files = {sys.modules[f"theatre_gevent.{name}"].__file__.endswith((".py", ".pyc")) for name in _accel.MODULES}
 print(theatre_gevent.build, files, _accel.reason, sep="|")
 """
 
 
 def ask(root: Path, **environment: str) -> tuple[str, str, str]:
-    """Return what runs in a new process, whether its hot modules are plain, and why."""
+    """Return what runs in a new process, from a folder or a zip, whether its hot modules are plain, and why."""
     result = subprocess.run(
         [sys.executable, "-c", ASK],
-        cwd=root,
+        cwd=root if root.is_dir() else root.parent,
         env={**{k: v for k, v in os.environ.items() if k != "THEATRE_PURE"}, "PYTHONPATH": str(root), **environment},
         capture_output=True,
         text=True,
@@ -83,11 +84,61 @@ def test_one_extension_module_missing_turns_the_others_off(copy: Path) -> None:
     assert "core.waits" in reason
 
 
-def test_sources_alone_run(copy: Path) -> None:
-    for pattern in ("*.so", "*.pyd", "_compiled.py"):
+@compiled
+def test_what_was_built_for_another_python_says_nothing_about_this_one(copy: Path) -> None:
+    record = copy / PACKAGE.name / _accel.RECORD
+    record.rename(record.with_name(_accel.record(".cpython-399-of-another-python.so")))
+    assert ask(copy) == ("pure", "{True}", "the extension modules were not built")
+
+
+def test_each_python_has_a_record_of_its_own() -> None:
+    suffixes = [".cpython-311-x86_64-linux-gnu.so", ".cpython-313t-darwin.so", ".cp311-win_amd64.pyd", ".so"]
+    names = [_accel.record(suffix) for suffix in suffixes]
+    assert names == [
+        "_compiled.cpython-311-x86_64-linux-gnu.txt",
+        "_compiled.cpython-313t-darwin.txt",
+        "_compiled.cp311-win_amd64.txt",
+        "_compiled.txt",
+    ]
+
+
+@pytest.fixture
+def sources(copy: Path) -> Path:
+    """A copy without extension modules."""
+    for pattern in ("*.so", "*.pyd", "_compiled.*"):
         for built in copy.rglob(pattern):
             built.unlink()
-    assert ask(copy) == ("pure", "{True}", "the extension modules were not built")
+    return copy
+
+
+NOT_BUILT = ("pure", "{True}", "the extension modules were not built")
+
+
+def test_sources_alone_run(sources: Path) -> None:
+    assert ask(sources) == NOT_BUILT
+
+
+def test_a_zip_of_the_sources_runs(sources: Path) -> None:
+    archive = shutil.make_archive(str(sources / "apart" / "archive"), "zip", sources, PACKAGE.name)
+    assert ask(Path(archive)) == NOT_BUILT
+
+
+def leave_bytecode_alone(folder: Path) -> None:
+    assert compileall.compile_dir(folder, quiet=2, legacy=True)
+    for source in folder.rglob("*.py"):
+        source.unlink()
+
+
+def test_bytecode_alone_runs(sources: Path) -> None:
+    leave_bytecode_alone(sources)
+    assert ask(sources) == NOT_BUILT
+
+
+@compiled
+def test_bytecode_and_extension_modules_run_and_plain_python_can_be_forced(copy: Path) -> None:
+    leave_bytecode_alone(copy)
+    assert ask(copy) == ("compiled", "{False}", "None")
+    assert ask(copy, THEATRE_PURE="1") == ("pure", "{True}", "THEATRE_PURE is set")
 
 
 @pytest.mark.skipif(not os.environ.get("CI"), reason="only CI has to have a compiler")

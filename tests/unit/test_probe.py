@@ -114,3 +114,24 @@ def test_what_makes_no_sense_is_refused(host: Host) -> None:
     ActorProbe().register("probe", host)
     with pytest.raises(RegistrationError, match="registered already"):
         ActorProbe().register("probe", host)
+
+
+def test_what_can_not_receive_is_refused() -> None:
+    async def coroutine(ctx: Context) -> None: ...
+
+    def generator(ctx: Context) -> Any:
+        yield
+
+    def with_more(ctx: Context, more: int) -> None: ...
+
+    refused: list[tuple[Any, str]] = [
+        (3, r"must be a function f\(ctx\), got 3"),
+        (coroutine, "is a coroutine function"),
+        (generator, "is a generator function"),
+        (lambda: None, r"called with a context alone, f\(ctx\): too many positional arguments"),
+        (with_more, "missing a required argument: 'more'"),
+    ]
+    for receive, why in refused:
+        with pytest.raises(RegistrationError, match=why):
+            ActorProbe(receive=receive)
+    ActorProbe(receive=print)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import gevent
@@ -9,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from tests.support import until
-from theatre_gevent import Host, HostNotRunning, InvalidOption, Ref
+from theatre_gevent import Host, HostNotRunning, InvalidOption, Ref, Shutdown, TheatreError
 from theatre_gevent.testing import TestCluster, VirtualClock
 from theatre_gevent.testing.hosts import stop_hosts
 from theatre_gevent.testing.xdist import NativeEvent
@@ -97,6 +98,119 @@ def test_a_host_that_a_receiver_has_stopped_is_an_error() -> None:
         stop_hosts([host])
     assert caught.value.__cause__ is not None
     assert isinstance(caught.value.__cause__.__cause__, LookupError)
+
+
+@pytest.mark.parametrize("raises_at", [str, Shutdown])
+def test_what_a_receiver_raises_while_its_host_stops_is_an_error_too(raises_at: type) -> None:
+    def raising(ctx: Any) -> None:
+        if isinstance(ctx.message, raises_at):
+            raise LookupError("too late to stop the host")
+
+    host = Host(host_id="h", panic_recovery=False).start()
+    host.register_actor("raising", raising)
+    host.send(Ref("raising", "1"), "boom")
+    with pytest.raises(RuntimeError, match=r"h: (a receiver raised while it stop|it has stopped by itself)"):
+        stop_hosts([host])
+    assert host.state == "stopped"
+
+
+def test_a_receiver_that_had_to_be_killed_has_not_raised(clock: VirtualClock) -> None:
+    host = Host(clock=clock, panic_recovery=False).start()
+    host.register_actor("slow", lambda ctx: Event().wait() if ctx.message == "wait" else None)
+    host.send(Ref("slow", "1"), "wait")
+    stop_hosts([host], clock)
+    assert host.state == "stopped"
+
+
+class Impatient(VirtualClock):
+    """Gives up after a tenth of a second, for as long as that is what is tested."""
+
+    patience = 0.1
+
+    def settle(self, at_most: float = 10.0) -> None:
+        super().settle(min(at_most, self.patience))
+
+
+def test_an_actor_that_sends_to_itself_for_ever_is_an_error_and_ends_with_its_host() -> None:
+    def busy(ctx: Any) -> None:
+        if ctx.message == "go":
+            handled.append(ctx.message)
+            ctx.send(ctx.actor_ref, "go")
+
+    handled: list[str] = []
+    clock = Impatient()
+    host = Host(host_id="h", clock=clock, drain_timeout=1).start()
+    host.register_actor("busy", busy)
+    host.send(Ref("busy", "1"), "go")
+    with pytest.raises(RuntimeError, match=r": the clock: the greenlets did not come to rest within 0\.1 s$"):
+        stop_hosts([host], clock)
+    assert host.state == "stopped"
+    before = len(handled)
+    clock.patience = 10.0
+    clock.advance(60)  # raises if anything runs on
+    assert len(handled) == before
+
+
+class Outcome(BaseException):
+    """As what `pytest.fail` raises."""
+
+
+@pytest.mark.parametrize("time", [None, VirtualClock()])
+def test_an_outcome_that_comes_while_hosts_stop_is_raised_when_they_have(time: VirtualClock | None) -> None:
+    def failing(ctx: Any) -> None:
+        if isinstance(ctx.message, Shutdown):
+            raise Outcome(ctx.actor_ref.id)
+
+    hub = gevent.get_hub()
+    before = hub.SYSTEM_ERROR
+    hub.SYSTEM_ERROR = (*before, Outcome)
+    try:
+        host = Host(clock=time).start()
+        host.register_actor("failing", failing)
+        for number in "123":
+            host.spawn_local(Ref("failing", number))
+        with pytest.raises(Outcome, match=r"^[123]$"):
+            stop_hosts([host], time, (Outcome,))
+    finally:
+        hub.SYSTEM_ERROR = before
+    assert host.state == "stopped"
+    assert host.metrics.snapshot()["receiver_errors"] == 3
+
+
+def test_outcomes_without_end_do_not_keep_a_host_from_stopping(clock: VirtualClock) -> None:
+    def failing(ctx: Any) -> None:
+        if ctx.message == "go":
+            ctx.send(ctx.actor_ref, "go")
+            raise Outcome
+
+    hub = gevent.get_hub()
+    before = hub.SYSTEM_ERROR
+    hub.SYSTEM_ERROR = (*before, Outcome)
+    try:
+        host = Host(clock=clock, drain_timeout=0.2).start()
+        host.register_actor("failing", failing)
+        host.send(Ref("failing", "1"), "go")
+        with pytest.raises(Outcome):
+            stop_hosts([host], clock, (Outcome,))
+    finally:
+        hub.SYSTEM_ERROR = before
+    assert host.state == "stopped"
+
+
+def test_a_cluster_that_could_not_start_leaves_no_host_running() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        own = {"host-3": {"admin_addr": f"127.0.0.1:{taken.getsockname()[1]}"}}
+        cluster = TestCluster(3, own=own)
+        with pytest.raises(TheatreError, match="in use"):
+            cluster.start()
+    assert [host.state for host in cluster] == ["stopped", "stopped", "new"]
+
+
+def test_starting_a_cluster_again_leaves_it_alone() -> None:
+    with TestCluster(1) as cluster:
+        with pytest.raises(HostNotRunning):
+            cluster.start()
+        assert cluster[0].state == "active"
 
 
 def test_hosts_that_need_their_time_get_it_from_the_virtual_clock(clock: VirtualClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 JOIN_TIMEOUT = 30.0
 """Seconds within which all hosts of a cluster have to be connected; it takes a few hundredths."""
+
+_PATIENCE = 100
+"""Outcomes after which a virtual clock goes on regardless: an actor may raise one and send to itself for ever."""
 
 _OURS = ("host_id", "clock", "listen", "advertise", "peers", "dsn")
 
@@ -68,11 +72,26 @@ class TestCluster(list[Host]):
     def start(self) -> Self:
         """Start the hosts and wait until each is connected to all others. Returns the cluster itself.
 
+        When that fails, none of the hosts that it has started runs any more.
+
         Raises:
+            HostNotRunning: A host was started before.
             RuntimeError: They were not connected within 30 s.
+            Exception: As `Host.start` of a host.
         """
-        for host in self:
-            host.start()
+        started: list[Host] = []
+        try:
+            for host in self:
+                host.start()
+                started.append(host)
+            self._connect()
+        except BaseException:
+            with suppress(RuntimeError):  # what kept them from starting says more
+                stop_hosts(started)
+            raise
+        return self
+
+    def _connect(self) -> None:
         peers = {host.host_id: str(host.address) for host in self}
         for host in self:
             host.set_peers(peers)
@@ -84,7 +103,6 @@ class TestCluster(list[Host]):
                 seen = ", ".join(f"{host.host_id} {up(host)}" for host in self)
                 raise RuntimeError(f"the hosts were not connected within {JOIN_TIMEOUT:g} s; peers up: {seen}")
             clock.sleep(0.002)
-        return self
 
     def stop(self) -> None:
         """Stop all hosts at once.
@@ -111,16 +129,21 @@ class TestCluster(list[Host]):
         return ref
 
 
-def stop_hosts(hosts: Iterable[Host], clock: VirtualClock | None = None) -> None:
+def stop_hosts(
+    hosts: Iterable[Host], clock: VirtualClock | None = None, outcomes: tuple[type[BaseException], ...] = ()
+) -> None:
     """Stop hosts, all at once.
 
     Args:
         hosts: Those that are stopped already, or were not started, do no harm.
         clock: Their virtual clock, which is advanced until they have stopped; None if they live in real time.
+        outcomes: What may be thrown into the caller meanwhile and must not keep hosts from stopping; it is raised
+            afterwards.
 
     Raises:
         RuntimeError: A host did not stop within its own time and 10 s more, or its `stop` raised, or it had stopped by
-            itself since a receiver raised.
+            itself since a receiver raised, or a receiver raised while it stopped and `panic_recovery` is off; or its
+            actors never came to rest, so that time had to pass regardless of them.
     """
     hosts = list(hosts)
     errors: dict[str, BaseException] = {}
@@ -135,19 +158,61 @@ def stop_hosts(hosts: Iterable[Host], clock: VirtualClock | None = None) -> None
     time = clock or SystemClock()
     # drain_timeout for the messages, as long for the Shutdown handlers, and what is on top must not hide a real end.
     deadline = time.monotonic() + max((2 * host.options.drain_timeout for host in hosts), default=0.0) + 10.0
+    thrown: list[BaseException] = []
+    unrest: RuntimeError | None = None
     while not all(task.ready() for task in tasks) and time.monotonic() < deadline:
-        if clock is None:
-            time.sleep(0.002)
-        else:
-            clock.advance(0.05)
-            SystemClock().sleep(0)  # what waits for something real gets on as well
+        to_rest = unrest is None and len(thrown) < _PATIENCE
+        problem = _let_time_pass(clock, to_rest, (RuntimeError, *outcomes))
+        if isinstance(problem, outcomes):
+            thrown.append(problem)
+        elif isinstance(problem, RuntimeError):
+            unrest = unrest or problem
     for host in hosts:
-        if host.state != "stopped":
-            errors.setdefault(host.host_id, RuntimeError(f"it did not stop in time and is {host.state}"))
-        elif host.stopped_by is not None:
-            reason = RuntimeError(f"it has stopped by itself: {type(host.stopped_by).__name__}: {host.stopped_by}")
-            reason.__cause__ = host.stopped_by
-            errors.setdefault(host.host_id, reason)
+        if (wrong := _what_is_wrong(host)) is not None:
+            errors.setdefault(host.host_id, wrong)
+    if unrest is not None:
+        errors = {"the clock": unrest, **errors}
+    failure: RuntimeError | None = None
     if errors:
-        told = "; ".join(f"{host_id}: {error}" for host_id, error in errors.items())
-        raise RuntimeError(f"hosts of this test did not stop as they should: {told}") from next(iter(errors.values()))
+        told = "; ".join(f"{name}: {error}" for name, error in errors.items())
+        failure = RuntimeError(f"hosts of this test did not stop as they should: {told}")
+        failure.__cause__ = next(iter(errors.values()))
+    if thrown:
+        raise thrown[0] from failure
+    if failure is not None:
+        raise failure
+
+
+def _let_time_pass(
+    clock: VirtualClock | None, to_rest: bool, noted: tuple[type[BaseException], ...]
+) -> BaseException | None:
+    """Let a little time pass; tells what has stood in the way, if it is one of `noted`."""
+    real = SystemClock()
+    try:
+        if clock is None:
+            real.sleep(0.002)
+        elif to_rest:
+            clock.advance(0.05)
+        else:
+            clock.force(0.05)
+        real.sleep(0 if to_rest else 0.002)  # what waits for something real gets on as well
+    except noted as error:
+        return error
+    return None
+
+
+def _what_is_wrong(host: Host) -> RuntimeError | None:
+    """Return what is wrong with the end of a host, None if nothing is."""
+    if host.state != "stopped":
+        return RuntimeError(f"it did not stop in time and is {host.state}")
+    if host.stopped_by is not None:
+        problem = RuntimeError(f"it has stopped by itself: {type(host.stopped_by).__name__}: {host.stopped_by}")
+        problem.__cause__ = host.stopped_by
+        return problem
+    if not host.options.panic_recovery:
+        # What raises in a host that is on its way out stops it no more, so it is looked for in the counters.
+        counters = host.metrics.snapshot()
+        if raised := counters["receiver_errors"] + counters["activations_failed"]:
+            times = "once" if raised == 1 else f"{raised} times"
+            return RuntimeError(f"a receiver raised while it stopped or was frozen, {times}, see the log")
+    return None

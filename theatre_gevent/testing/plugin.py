@@ -5,6 +5,7 @@ Loading it starts and patches nothing; a conftest.py patches, as the entry point
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -26,19 +27,37 @@ class MakeCluster(Protocol):
         """Start a cluster of `count` hosts; the arguments are those of `TestCluster`."""
 
 
+_OUTCOMES: tuple[type[BaseException], ...] = (pytest.fail.Exception, pytest.skip.Exception)
+
+_WARNED = pytest.StashKey[bool]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known, and workers of pytest-xdist able to work where conftest.py has patched."""
     config.addinivalue_line(
         "markers", "theatre_options(**options): options of the hosts that theatre_host and theatre_cluster make"
     )
-    if hasattr(config, "workerinput"):
-        from .xdist import wait_natively
+    _wait_natively(config)
 
-        if not wait_natively(config):
-            text = (
-                "theatre_gevent does not know this version of pytest-xdist: should a worker end with LoopExit, use -n 0"
-            )
-            config.issue_config_time_warning(pytest.PytestConfigWarning(text), stacklevel=2)
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist tells its master then that the worker is ready for orders
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let workers work also where a conftest.py further down has patched, which is loaded with its tests."""
+    _wait_natively(session.config)
+
+
+def _wait_natively(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        return
+    from .xdist import wait_natively
+
+    if not wait_natively(config) and not config.stash.get(_WARNED, False):
+        config.stash[_WARNED] = True
+        text = (
+            "theatre_gevent does not know this version of pytest-xdist, 3.7 or newer is needed: "
+            "should a worker end with LoopExit, use -n 0"
+        )
+        config.issue_config_time_warning(pytest.PytestConfigWarning(text), stacklevel=2)
 
 
 @pytest.fixture
@@ -62,8 +81,9 @@ def theatre_host(request: pytest.FixtureRequest) -> Iterator[Host]:
 
     clock = request.getfixturevalue("theatre_clock") if "theatre_clock" in request.fixturenames else None
     host = Host(**{"clock": clock, **_options(request)}).start()
-    yield host
-    stop_hosts([host], clock)
+    with _outcomes_reach_the_test():
+        yield host
+        stop_hosts([host], clock, _OUTCOMES)
 
 
 @pytest.fixture
@@ -83,8 +103,26 @@ def theatre_cluster(request: pytest.FixtureRequest) -> Iterator[MakeCluster]:
         cluster.start()
         return cluster
 
-    yield make
-    stop_hosts(made)
+    with _outcomes_reach_the_test():
+        yield make
+        stop_hosts(made, outcomes=_OUTCOMES)
+
+
+@contextmanager
+def _outcomes_reach_the_test() -> Iterator[None]:
+    """Let `pytest.fail` and its like end the test also where a receiver calls them, or a timeout of the test does.
+
+    They are no `Exception`, so they end the greenlet of the actor, and gevent would only print that.
+    """
+    from gevent import get_hub
+
+    hub = get_hub()
+    before = hub.SYSTEM_ERROR
+    hub.SYSTEM_ERROR = (*before, *_OUTCOMES)
+    try:
+        yield
+    finally:
+        hub.SYSTEM_ERROR = before
 
 
 def _options(request: pytest.FixtureRequest) -> dict[str, Any]:

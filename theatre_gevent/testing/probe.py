@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clock import SystemClock
+from ..core.activation import FunctionReceiver
+from ..core.registry import check_receiver
+from ..errors import RegistrationError
 from ..messages import Initialize, Ref, Shutdown
 
 if TYPE_CHECKING:
@@ -59,6 +63,7 @@ class ActorProbe:
 
     Raises:
         ValueError: Both `reply` and `receive` are given.
+        RegistrationError: `receive` is no function that a call with a context runs.
     """
 
     def __init__(
@@ -70,6 +75,8 @@ class ActorProbe:
     ) -> None:
         if reply is not _NOTHING and receive is not None:
             raise ValueError("give either reply or receive: a function that receives can call ctx.reply")
+        if receive is not None:
+            _check(receive)
         self._reply = reply
         self._receive = receive
         self._lifecycle = lifecycle
@@ -154,6 +161,22 @@ class ActorProbe:
         more = f" (the last {_SHOWN} are shown)" if first else ""
         lines = [f"\n  {number}. {one}" for number, one in enumerate(received[first:], first + 1)]
         return f"the probe received {len(received)}{more}:{''.join(lines)}"
+
+
+def _check(receive: Callable[[Context], object]) -> None:
+    if not callable(receive):
+        raise RegistrationError(f"receive of a probe must be a function f(ctx), got {receive!r}")
+    try:
+        check_receiver("probe", FunctionReceiver(receive))
+        signature = inspect.signature(receive)
+    except TypeError as error:  # it would do nothing but make an object
+        raise RegistrationError(str(error)) from None
+    except ValueError:  # built-in functions may have none
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise RegistrationError(f"receive of a probe is called with a context alone, f(ctx): {error}") from None
 
 
 def _words(condition: int | Callable[..., object]) -> str:
