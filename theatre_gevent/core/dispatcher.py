@@ -446,6 +446,8 @@ class Dispatcher(Waits):
                     owed = self.owed = False
                     activation = ready.popleft()
                     if activation.inbox is None or activation.worker is not None:
+                        if self.at_rest is not None:
+                            self.rested()  # who waits for an empty queue would look only later
                         continue  # left over: it was handed over to a requester meanwhile
                     if self.parked:
                         desk = self.parked.pop()
