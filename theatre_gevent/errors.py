@@ -33,7 +33,7 @@ def text_of(error: BaseException) -> str:
     """Return what an exception says. One of somebody else's may fail even at that."""
     try:
         return str(error)
-    except Exception as failure:  # noqa: BLE001 - whatever it is, the error itself must not get lost
+    except BaseException as failure:  # noqa: BLE001 - whatever it is, the error itself must not get lost
         return f"<no text: its __str__ raised {type(failure).__name__}>"
 
 

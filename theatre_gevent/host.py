@@ -24,7 +24,7 @@ from .core.states import HostStates
 from .core.watchdog import Watchdog
 from .core.worker import Worker
 from .errors import HostDraining, HostFrozen, HostNotRunning, InvalidOption
-from .logs import fields
+from .logs import fields, safely
 from .messages import Receiver, Ref
 from .metrics import Metrics
 from .scheduling.memory import MemorySchedules
@@ -140,9 +140,10 @@ class Host(ClusterVerbs, ScheduleVerbs):
     def stop(self) -> None:
         """Stop: finish what was accepted, send Shutdown to every actor, let go of everything.
 
-        Takes at most `drain_timeout` for the messages, as long again for the Shutdown handlers, and a second for
-        handlers that have to be killed. Calling it again, or at the same time, waits for the same end. An actor may
-        call it too: the host then stops in the background, since it has to wait for that very actor.
+        Takes at most `drain_timeout` for the messages, as long again for the Shutdown handlers, a second for handlers
+        that have to be killed, and another one for the `dead_letter_handler`. Calling it again, or at the same time,
+        waits for the same end. An actor may call it too: the host then stops in the background, since it has to wait
+        for that very actor.
         """
         dispatcher = self._dispatcher
         if self.state == "new":
@@ -180,7 +181,7 @@ class Host(ClusterVerbs, ScheduleVerbs):
             return
         self._states.go("frozen")
         self._states.frozen_by_hand = True
-        log.warning("host %s freezes", self.host_id, extra=fields(self.host_id))
+        safely(log.warning, "host %s freezes", self.host_id, extra=fields(self.host_id))
         refusal = HostFrozen(f"host {self.host_id} is frozen")
         freeze = self._closer.suspend(refusal)
         if self._joined is not None:
@@ -207,7 +208,7 @@ class Host(ClusterVerbs, ScheduleVerbs):
             return  # the rest comes with the lease
         self._states.go("active")
         self._closer.unfreeze()
-        log.warning("host %s is active again", self.host_id, extra=fields(self.host_id))
+        safely(log.warning, "host %s is active again", self.host_id, extra=fields(self.host_id))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -351,7 +352,8 @@ class Host(ClusterVerbs, ScheduleVerbs):
 
     def _counters(self) -> dict[str, int]:
         dispatcher = self._dispatcher
-        if get_ident() != dispatcher.thread and self.state not in ("new", "stopped"):
+        at_rest = self.state == "new" or (self.state == "stopped" and (self._stopper is None or self._stopper.ready()))
+        if get_ident() != dispatcher.thread and not at_rest:
             return dispatcher.threads.call(self._counters, (), self.options.request_timeout)  # type: ignore[no-any-return]
         return {**snapshot(dispatcher), **self._schedules.counters()}
 
@@ -384,7 +386,8 @@ class Host(ClusterVerbs, ScheduleVerbs):
             if joined.has_lease:
                 closer.hand_over()
         if not frozen and not closer.drain(timeout, self._refusal()):
-            log.warning(
+            safely(
+                log.warning,
                 "host %s: accepted messages were not all handled within %g s",
                 self.host_id,
                 timeout,
@@ -393,16 +396,22 @@ class Host(ClusterVerbs, ScheduleVerbs):
         self._schedules.finish(0.0 if frozen else deadline - self._clock.monotonic())
         ended = closer.shut_down(timeout, self._refusal())
         if not ended:
-            log.warning("host %s: not all actors ended within %g s", self.host_id, timeout, extra=fields(self.host_id))
+            safely(
+                log.warning,
+                "host %s: not all actors ended within %g s",
+                self.host_id,
+                timeout,
+                extra=fields(self.host_id),
+            )
         self._states.go("stopped")
         closer.force(self._refusal())
-        closer.finish()
 
     def _let_go(self) -> None:
         if self.state != "stopped":
             self._states.go("stopped")
         if self._joined is not None:
             self._joined.stop(self._refusal())
+        self._closer.finish()
         self._admin.close()
         self._watchdog.stop()
         self._dispatcher.backpressure.close(self._refusal(), actors_allowed=False)
@@ -428,8 +437,11 @@ class Host(ClusterVerbs, ScheduleVerbs):
     def _panic(self, error: BaseException) -> None:
         """A receiver raised and `panic_recovery` is off."""
         if self.state == "active":
-            log.critical(
-                "host %s stops: a receiver raised and panic_recovery is off", self.host_id, extra=fields(self.host_id)
+            safely(
+                log.critical,
+                "host %s stops: a receiver raised and panic_recovery is off",
+                self.host_id,
+                extra=fields(self.host_id),
             )
             self._stopped_by = error
             self._begin_stop()

@@ -13,6 +13,7 @@ import atexit
 import json
 import logging
 import os
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from gevent.monkey import get_original
@@ -48,6 +49,21 @@ def fields(host_id: str | None = None, ref: Ref | None = None) -> dict[str, str]
     if ref is not None:
         extra["theatre_ref"] = str(ref)
     return extra
+
+
+def safely(log: Callable[..., object], text: str, *args: object, **details: Any) -> None:
+    """Log where much would be left undone if a filter or handler of the application raised: it is printed then.
+
+    Args:
+        log: A method of a logger.
+        text: As for that method, with `args` and `details`.
+        args: As above.
+        details: As above.
+    """
+    try:
+        log(text, *args, **details)
+    except Exception:  # noqa: BLE001 - of the application
+        traceback.print_exc()
 
 
 class Fields(logging.Filter):

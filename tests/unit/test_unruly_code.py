@@ -11,7 +11,7 @@ from gevent import Greenlet, GreenletExit
 from gevent.event import Event
 
 from tests.conftest import MakeHost
-from tests.support import Recorder, assert_balanced, in_background, until
+from tests.support import Recorder, assert_balanced, in_background, stop_actor, until
 from theatre_gevent import (
     CallCycle,
     Context,
@@ -19,6 +19,7 @@ from theatre_gevent import (
     Host,
     HostDraining,
     HostFrozen,
+    InboxFull,
     Initialize,
     InvalidRef,
     Ref,
@@ -38,6 +39,13 @@ class Speechless(Exception):
 
 class Grave(BaseException):
     """As those of test frameworks, which is no Exception."""
+
+
+class Broken(logging.Filter):
+    """Of an application that has made a mistake."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise RuntimeError("no filter")
 
 
 def speechless(ctx: Context) -> None:
@@ -94,10 +102,6 @@ def test_the_text_of_an_error_that_has_none_says_so(real_host: Host, dead_letter
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("phase", ["message", "factory"])
 def test_a_logging_filter_that_raises_leaves_no_actor_dead(make_host: MakeHost, phase: str) -> None:
-    class Broken(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            raise RuntimeError("no filter")
-
     host = make_host()
     recorder = Recorder()
     host.register_actor("a", recorder)
@@ -353,3 +357,142 @@ def test_freezing_kills_no_shutdown_of_a_stop_that_follows(make_host: MakeHost, 
     for greenlet in (freezing, stopping):
         greenlet.get(block=False)
     assert sorted(ended) == ["1", "busy"]
+
+
+@pytest.mark.parametrize("leaves", ["idle", "told to"])
+def test_logging_that_raises_lets_an_actor_leave(make_host: MakeHost, clock: VirtualClock, leaves: str) -> None:
+    host = make_host(idle_timeout=1)
+    recorder = Recorder()
+    recorder.on_shutdown = speechless
+    host.register_actor("a", recorder)
+    broken, logger = Broken(), logging.getLogger("theatre_gevent.actor")
+    logger.addFilter(broken)
+    try:
+        host.send(A, stop_actor if leaves == "told to" else "hello")
+        clock.advance(5)
+    finally:
+        logger.removeFilter(broken)
+    assert host.metrics.snapshot()["actors_active"] == 0
+    host.send(A, "again")
+    clock.settle()
+    assert "again" in recorder.users(A)
+    assert recorder.instances == 2
+
+
+def test_logging_that_raises_lets_a_host_freeze_and_stop(make_host: MakeHost, clock: VirtualClock) -> None:
+    host = make_host(freeze_grace_period=0.5, drain_timeout=0.5)
+    host.register_actor("a", Recorder())
+    broken = Broken()
+    loggers = [logging.getLogger(f"theatre_gevent.{name}") for name in ("actor", "host")]
+    refs = [Ref("a", str(number)) for number in range(3)]
+    for logger in loggers:
+        logger.addFilter(broken)
+    try:
+        for end in ("freeze", "stop"):
+            for ref in refs:
+                host.send(ref, lambda ctx: clock.sleep(1000))
+            clock.settle()
+            ending = in_background(getattr(host, end))
+            clock.advance(5)
+            ending.get(block=False)
+            assert not host._closer._busy()
+            if end == "freeze":
+                host.unfreeze()
+    finally:
+        for logger in loggers:
+            logger.removeFilter(broken)
+    assert host.state == "stopped"
+    assert not host._registry.actors
+
+
+def test_a_stop_returns_when_the_dead_letters_are_told(make_host: MakeHost, clock: VirtualClock) -> None:
+    told: list[Any] = []
+
+    def handler(letter: DeadLetter) -> None:
+        clock.sleep(0.05)
+        told.append(letter.message)
+
+    host = make_host(dead_letter_handler=handler, drain_timeout=1)
+    host.register_actor("a", Recorder())
+    host.send(A, lambda ctx: clock.sleep(1.2))  # past the draining: what is behind it becomes dead letters
+    clock.settle()
+    for number in range(10):
+        host.send(A, number)
+    stopping = in_background(host.stop)
+    while not stopping.ready():
+        clock.advance(0.05)
+        assert clock.monotonic() < 2000
+    assert told == list(range(10))
+
+
+def test_the_rest_of_the_dead_letters_is_told_though_the_handler_had_to_be_killed(
+    make_host: MakeHost, clock: VirtualClock
+) -> None:
+    told: list[Any] = []
+
+    def handler(letter: DeadLetter) -> None:
+        told.append(letter.message)
+        if letter.message == 0:
+            clock.sleep(1000)
+
+    host = make_host(dead_letter_handler=handler, drain_timeout=1)
+    host.register_actor("a", Recorder())
+    host.send(A, lambda ctx: clock.sleep(1.2))
+    clock.settle()
+    for number in range(10):
+        host.send(A, number)
+    stopping = in_background(host.stop)
+    clock.advance(5)
+    stopping.get(block=False)
+    assert told == list(range(10))
+    assert not host._dispatcher.workers
+
+
+@pytest.mark.parametrize("cause", ["activation", "freeze"])
+def test_dead_letters_of_an_actor_are_told_one_after_the_other(
+    make_host: MakeHost, clock: VirtualClock, cause: str
+) -> None:
+    told: list[Any] = []
+    at_once = [0]
+
+    def handler(letter: DeadLetter) -> None:
+        at_once[0] += 1
+        assert at_once[0] == 1
+        clock.sleep(0.3 if letter.message == 0 else 0.1)
+        at_once[0] -= 1
+        told.append(letter.message)
+
+    host = make_host(dead_letter_handler=handler)
+    recorder = Recorder()
+    host.register_actor("a", recorder)
+    if cause == "activation":
+        recorder.on_initialize = speechless
+    else:
+        host.send(A, lambda ctx: clock.sleep(0.1))
+        clock.settle()
+    for number in range(8):
+        host.send(A, number)
+    if cause == "freeze":
+        in_background(host.freeze)
+    clock.advance(1.5)
+    assert told == list(range(8))
+    assert host.metrics.snapshot()["messages_dead_lettered"] == 8
+
+
+def test_a_greenlet_that_an_actor_has_left_behind_waits_for_room(make_host: MakeHost, clock: VirtualClock) -> None:
+    host = make_host(host_inbox_size=10, request_timeout=1)
+    host.register_actor("a", Recorder())
+    ended: list[BaseException] = []
+
+    def pump(ctx: Context) -> None:
+        try:
+            for number in range(1000):
+                ctx.send(Ref("a", f"slow {number}"), lambda ctx: clock.sleep(100))
+        except InboxFull as error:
+            ended.append(error)
+
+    host.send(A, lambda ctx: gevent.spawn(pump, ctx) and None)
+    host.send(A, lambda ctx: clock.sleep(50))  # at work again, with another message
+    clock.advance(3)
+    assert ended
+    assert host.metrics.snapshot()["messages_sent"] < 20

@@ -92,18 +92,22 @@ class Backpressure:
         if self._refusal is not None:
             dispatcher.hand_until = 0.0
 
-    def _from_actor(self, sender: Ref | None = None) -> bool:
+    def _from_actor(self, ctx: Context | None = None) -> bool:
         me = getcurrent()
         if type(me) is Worker and me.desk.dispatcher is self._dispatcher:
             return True
-        # Another greenlet may send through the context of a handler, which waits for it most likely.
-        at_work = None if sender is None else self._dispatcher.actors.get(sender)
-        return at_work is not None and at_work.worker is not None
+        if ctx is None:
+            return False
+        # Another greenlet sends through the context of a handler, which is at work and waits for it most likely.
+        worker = ctx._activation.worker
+        return worker is not None and worker.desk.ctx is ctx
 
     # -- room in the host --------------------------------------------------------------------------------------
 
-    def admit(self, ref: Ref, body: object, sender: Ref | None, deadline: float | None) -> bool:
+    def admit(self, ref: Ref, body: object, sender: Ref | None, deadline: float | None, ctx: Context | None) -> bool:
         """The slow path of accepting: the host is full, has senders waiting, or is closed.
+
+        `ctx` is the context through which it is sent, None if it is sent from outside.
 
         Returns:
             True if the message may go on. False if it has become a dead letter: the actors are being shut down.
@@ -112,7 +116,7 @@ class Backpressure:
             InboxFull: No room came free within the request timeout.
             HostNotRunning: The host refuses work.
         """
-        from_actor = self._from_actor(sender)
+        from_actor = self._from_actor(ctx)
         if self._refusal is not None:
             if not from_actor:
                 raise self._fresh_refusal()
@@ -124,12 +128,23 @@ class Backpressure:
                 self._dispatcher.lifecycle.dead_letter(ref, body, sender, "the host is shutting its actors down", None)
                 return False
             raise self._fresh_refusal()
-        if not from_actor and not self._dispatcher.belongs_elsewhere(ref):
+        if not from_actor and not self._belongs_elsewhere(ref):
             self._set_limit()  # it is brought up to date at the end of turns only
             if self._dispatcher.accepted >= self._dispatcher.accept_limit:
                 self._dispatcher.registry.type_of(ref)  # who can't send anyway is told at once
                 self._wait_for_room(ref, deadline)
         return True
+
+    def _belongs_elsewhere(self, ref: Ref) -> bool:
+        """Tell whether an actor is not active here and belongs to another host.
+
+        Raises:
+            InvalidRef: `ref` is not a Ref.
+        """
+        dispatcher = self._dispatcher
+        if dispatcher.router is None:
+            return False
+        return dispatcher.registry.check(ref) not in dispatcher.actors and dispatcher.router.is_elsewhere(ref)
 
     def make_room(self, ref: Ref, patience: float) -> TheatreError | None:
         """Wait for room for a message from another host, at most `patience` seconds; returns why there is none."""

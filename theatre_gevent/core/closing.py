@@ -10,7 +10,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from ..errors import HostDraining, HostFrozen, HostNotRunning, TheatreError
-from ..logs import fields
+from ..logs import fields, safely
 from .activation import ACTIVE, LEAVING, NEW, STOPPED
 from .context import Failure, Request
 from .counters import open_requests
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..messages import Ref
     from .activation import Activation
+    from .context import Context
     from .dispatcher import Dispatcher
     from .registry import Registry
     from .worker import Worker
@@ -99,8 +100,10 @@ class Closer:
         """End what is still there: fence activations, kill their handlers, answer everybody who waits."""
         dispatcher = self._dispatcher
         dispatcher.cancelled.set()
-        stuck = [self._force(activation, error) for activation in list(dispatcher.actors.values())]
+        taken: list[Context] = []
+        stuck = [self._force(activation, error, taken) for activation in list(dispatcher.actors.values())]
         dispatcher.ready.clear()
+        dispatcher.lifecycle.report_all(taken, str(error), error)
         self.fail_waiting(error)
         self._kill([pair for pair in stuck if pair is not None])
 
@@ -152,7 +155,7 @@ class Closer:
 
         if is_over():
             return
-        taken = []
+        taken: list[Context] = []
         for activation in list(dispatcher.actors.values()):  # in one step: no turn begins meanwhile
             if activation.inbox is not None:
                 taken += lifecycle.take_all(activation, refusal)
@@ -163,7 +166,11 @@ class Closer:
         lifecycle.report_all(taken, "the host has frozen", refusal)
         if self._wait_until(lambda: is_over() or not (self._busy() or lifecycle.telling), grace):
             return
-        stuck = [self._force(held, refusal) for worker in self._busy() if (held := worker.desk.activation) is not None]
+        taken = []
+        stuck = [
+            self._force(held, refusal, taken) for worker in self._busy() if (held := worker.desk.activation) is not None
+        ]
+        lifecycle.report_all(taken, str(refusal), refusal)
         self._kill([pair for pair in stuck if pair is not None])
 
     def unfreeze(self) -> None:
@@ -180,25 +187,30 @@ class Closer:
                 dispatcher.complete(pending, Failure(error.copy()))
         dispatcher.lifecycle.spawning.clear()
 
-    def _force(self, activation: Activation, error: TheatreError) -> tuple[Worker, Ref] | None:
-        """End an activation; returns the worker whose handler runs still, and the ref."""
+    def _force(self, activation: Activation, error: TheatreError, taken: list[Context]) -> tuple[Worker, Ref] | None:
+        """End an activation; returns the worker whose handler runs still, and the ref.
+
+        What was in its inbox is added to `taken`, to be reported.
+        """
         dispatcher = self._dispatcher
         worker = activation.worker
         if worker is not None:
-            log.warning(
-                "actor %s did not end in time and is stopped by force", activation.ref, extra=fields(ref=activation.ref)
+            safely(
+                log.warning,
+                "actor %s did not end in time and is stopped by force",
+                activation.ref,
+                extra=fields(ref=activation.ref),
             )
             ctx = worker.desk.ctx
             if isinstance(ctx, Request) and not ctx.done:
                 dispatcher.complete(ctx, Failure(error.copy()))
         if activation.state != STOPPED:  # else its end has been accounted for, and only its last messages are left
             dispatcher.lifecycle.fence(activation, error.copy())
-        taken = dispatcher.lifecycle.take_all(activation, error)
+        taken += dispatcher.lifecycle.take_all(activation, error)
         dispatcher.backpressure.leave_line(activation)
         activation.worker = None
         activation.inbox = None
         dispatcher.registry.remove(activation, over=worker is None)
-        dispatcher.lifecycle.report_all(taken, str(error), error)
         return None if worker is None else (worker, activation.ref)
 
     def _kill(self, stuck: list[tuple[Worker, Ref]]) -> None:
@@ -212,7 +224,8 @@ class Closer:
             if worker is not me:
                 worker.kill(block=False)
         if not self._wait_until(lambda: all(w.dead or w is me for w in workers), _KILL_TIMEOUT):
-            log.error("%d handlers swallowed their kill; their contexts are fenced", sum(not w.dead for w in workers))
+            still = sum(not worker.dead for worker in workers)
+            safely(log.error, "%d handlers swallowed their kill; their contexts are fenced", still)
 
     def _busy(self) -> list[Worker]:
         # A handler that has swallowed its kill is over for everybody else.

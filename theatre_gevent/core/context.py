@@ -77,7 +77,7 @@ class Context(Record):
         activation = self._activation
         if activation.state == STOPPED:
             raise self._fenced("send")
-        activation.actor_type.dispatcher.send(ref, body, activation.ref)
+        activation.actor_type.dispatcher.send(ref, body, activation.ref, self)
 
     def request(self, ref: Ref, body: object, timeout: float | None = None) -> Any:
         """Send `body` to another actor and wait for its reply.

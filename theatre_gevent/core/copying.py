@@ -17,9 +17,9 @@ class CopyingDispatcher(Dispatcher):
 
     __slots__ = ()
 
-    def send(self, ref: Ref, body: object, _sender: Ref | None = None) -> None:
+    def send(self, ref: Ref, body: object, _sender: Ref | None = None, _ctx: Context | None = None) -> None:
         """Accept a copy of a message."""
-        super().send(ref, copy_body(body), _sender)
+        super().send(ref, copy_body(body), _sender, _ctx)
 
     def request(self, ref: Ref, body: object, timeout: float | None = None, _ctx: Context | None = None) -> Any:
         """Accept a copy of a message and wait for the reply, which is copied too."""

@@ -57,14 +57,14 @@ cdef class Dispatcher(Waits):
     cdef public double yield_at
 
     @cython.locals(activation=Activation, queue=Fifo, until=double)
-    cpdef send(self, object ref, object body, object _sender=*)
+    cpdef send(self, object ref, object body, object _sender=*, Context _ctx=*)
 
     @cython.locals(activation=Activation, parent=Context, now=double, deadline=double, request=Request, desk=Desk, queue=Fifo,
         seconds=double)
     cpdef request(self, object ref, object body, object timeout=*, Context _ctx=*)
 
     @cython.locals(activation=Activation)
-    cpdef _queue(self, Request request, double timeout)
+    cpdef _queue(self, Request request, double timeout, Context ctx)
 
     cpdef _await(self, Request request, double timeout)
 

@@ -159,15 +159,15 @@ class Dispatcher(Waits):
 
     # -- accepting ---------------------------------------------------------------------------------------------
 
-    def send(self, ref: Ref, body: object, _sender: Ref | None = None) -> None:
-        """Accept a message; waits at a full inbox. Called from any greenlet and any thread."""
+    def send(self, ref: Ref, body: object, _sender: Ref | None = None, _ctx: Context | None = None) -> None:
+        """Accept a message; waits at a full inbox. `_sender` and `_ctx` are an actor's and its message's, if any."""
         if native.get_ident() != self.thread:
-            self.threads.call(self.send, (ref, body, _sender), self.request_timeout)
+            self.threads.call(self.send, (ref, body, _sender, _ctx), self.request_timeout)
             return
         until = 0.0
         if self.accepted >= self.accept_limit:
             until = self.monotonic() + self.request_timeout  # also for a wait at the actor's inbox that follows
-            if not self.backpressure.admit(ref, body, _sender, None):
+            if not self.backpressure.admit(ref, body, _sender, None, _ctx):
                 return
         try:
             activation = self.actors.get(ref)
@@ -229,7 +229,7 @@ class Dispatcher(Waits):
             activation = None  # not hashable: not a Ref
         if activation is None:
             if self.accept_limit < 0 and not self.backpressure.is_open():
-                self._admit(ref, body, sender, deadline)
+                self._admit(ref, body, sender, deadline, _ctx)
             if self.router is not None and (way := self.router.way(ref)) is not None:
                 elsewhere = make_request(None, body, sender, me, deadline, parent, False, None, OPEN, NEVER)
                 self.router.ask(way, ref, elsewhere)
@@ -242,7 +242,7 @@ class Dispatcher(Waits):
             or self.handed_over >= self.hand_limit
         ):
             request = make_request(activation, body, sender, me, deadline, parent, False, None, OPEN, NEVER)
-            return self._queue(request, seconds)
+            return self._queue(request, seconds, _ctx)
         # Handed over: the worker runs here and now, and switches straight back with the reply. The queue of the host
         # gets no longer by it, so its bound does not matter here.
         request = make_request(activation, body, sender, me, deadline, parent, True, self.in_hand, OPEN, NEVER)
@@ -256,7 +256,7 @@ class Dispatcher(Waits):
             if len(queue) >= self.inbox_size:
                 request.in_hand = False
                 request.below = None
-                return self._queue(request, seconds)
+                return self._queue(request, seconds, _ctx)
             queue.append(request)
             self.accepted += 1
             self.requests_queued += 1
@@ -285,12 +285,12 @@ class Dispatcher(Waits):
             raise self.failure(request, seconds)
         return result
 
-    def _queue(self, request: Request, timeout: float) -> Any:
+    def _queue(self, request: Request, timeout: float, ctx: Context | None) -> Any:
         """Put a request into its receiver's inbox and wait in the hub for the reply."""
         if self.accepted >= self.accept_limit:
             ref = request._activation.ref
             self.registry.forget_unused(request._activation)
-            self._admit(ref, request.message, request.sender, request.deadline)
+            self._admit(ref, request.message, request.sender, request.deadline, ctx)
             # It may have left meanwhile, and be elsewhere now.
             if self.router is not None and ref not in self.actors and (way := self.router.way(ref)) is not None:
                 self.router.ask(way, ref, request)
@@ -350,18 +350,8 @@ class Dispatcher(Waits):
         self.accepted += 1
         return True
 
-    def belongs_elsewhere(self, ref: Ref) -> bool:
-        """Tell whether an actor is not active here and belongs to another host.
-
-        Raises:
-            InvalidRef: `ref` is not a Ref.
-        """
-        if self.router is None:
-            return False
-        return self.registry.check(ref) not in self.actors and self.router.is_elsewhere(ref)
-
-    def _admit(self, ref: Ref, body: object, sender: Ref | None, deadline: float) -> None:
-        if not self.backpressure.admit(ref, body, sender, deadline):
+    def _admit(self, ref: Ref, body: object, sender: Ref | None, deadline: float, ctx: Context | None) -> None:
+        if not self.backpressure.admit(ref, body, sender, deadline, ctx):
             raise HostDraining(f"{ref} can't answer: the host is shutting its actors down")
 
     def spawn(self, ref: Ref) -> None:

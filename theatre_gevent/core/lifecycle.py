@@ -9,7 +9,7 @@ from gevent import Greenlet, GreenletExit, Timeout
 from greenlet import getcurrent
 
 from ..errors import HostDraining, RemoteActorError, StopActor, TheatreError, text_of
-from ..logs import fields
+from ..logs import fields, safely
 from ..messages import DeadLetter, Initialize, InitReason, Shutdown
 from .activation import ACTIVE, LEAVING, NEW, STOPPED, STOPPING, Activation
 from .context import Context, Failure, Request, make_context
@@ -131,23 +131,25 @@ class Lifecycle:
         ref = activation.ref
         activation.state = STOPPED
         activation.receiver = None
-        queue = activation.queue()
-        first = queue.popleft() if queue else None
-        if first is not None:
-            self._give_up(first, _remote(error, ref))
-        for pending in self.spawning.pop(ref, ()):
-            self._dispatcher.complete(pending, Failure(_remote(error, ref)))
-        self._pass_on(activation)
-        # The user's own code, which may block or raise, comes last: loggers and handlers.
         if isinstance(error, StopActor):
             reason = "the actor stopped itself in Initialize"
         else:
             reason = f"the actor could not be activated: {type(error).__name__}: {text_of(error)}"
             self.activations_failed += 1
             activation.actor_type.failed += 1
-            log.error("actor %s could not be activated", ref, exc_info=error, extra=fields(ref=ref))
+        queue = activation.queue()
+        first = queue.popleft() if queue else None
         if first is not None:
-            self.report(ref, first.message, first.sender, reason, error)
+            self._give_up(first, _remote(error, ref))
+        for pending in self.spawning.pop(ref, ()):
+            self._dispatcher.complete(pending, Failure(_remote(error, ref)))
+        try:
+            if not isinstance(error, StopActor):
+                safely(log.error, "actor %s could not be activated", ref, exc_info=error, extra=fields(ref=ref))
+            if first is not None:
+                self.report(ref, first.message, first.sender, reason, error)
+        finally:
+            self._pass_on(activation)
         self._panic(error)
 
     # -- messages that fail ------------------------------------------------------------------------------------
@@ -168,7 +170,8 @@ class Lifecycle:
         self._count_error(activation)
         if request is not None:
             self._dispatcher.complete(request, Failure(_remote(error, ref)))
-        log.error(
+        safely(
+            log.error,
             "actor %s raised while it handled a message of type %s",
             ref,
             type(ctx.message).__name__,
@@ -216,15 +219,25 @@ class Lifecycle:
             self.journal(ref, body, sender, reason)
         handler = dispatcher.options.dead_letter_handler
         if handler is None:
-            log.info("dead letter for %s: %s", ref, reason, extra=fields(ref=ref))
+            safely(log.info, "dead letter for %s: %s", ref, reason, extra=fields(ref=ref))
         elif getcurrent() in dispatcher.workers:
             self._tell(handler, DeadLetter(ref, body, sender, reason, error))
         else:
-            teller: Greenlet[..., None] = Greenlet.spawn(
-                self._tell, handler, DeadLetter(ref, body, sender, reason, error)
-            )
-            self.telling.add(teller)
-            teller.rawlink(self._told)
+            self._tell_apart(handler, [DeadLetter(ref, body, sender, reason, error)])
+
+    def _tell_apart(self, handler: Callable[[DeadLetter], object], letters: list[DeadLetter]) -> None:
+        teller: Greenlet[..., None] = Greenlet.spawn(self._tell_all, handler, letters)
+        self.telling.add(teller)
+        teller.rawlink(self._told)
+
+    def _tell_all(self, handler: Callable[[DeadLetter], object], letters: list[DeadLetter]) -> None:
+        for number, letter in enumerate(letters, start=1):
+            try:
+                self._tell(handler, letter)
+            except BaseException:  # noqa: PERF203 - of few letters
+                if letters[number:]:  # this greenlet ends, and they are to be told
+                    self._tell_apart(handler, letters[number:])
+                raise
 
     def _told(self, teller: Greenlet[..., None]) -> None:
         self.telling.discard(teller)
@@ -236,8 +249,8 @@ class Lifecycle:
             handler(letter)
         except _ENDS:
             raise
-        except BaseException as problem:
-            log.error("the dead_letter_handler raised for %s", ref, exc_info=problem, extra=fields(ref=ref))
+        except BaseException as problem:  # noqa: BLE001 - what it raises must not end an actor's worker
+            safely(log.error, "the dead_letter_handler raised for %s", ref, exc_info=problem, extra=fields(ref=ref))
 
     def fail(self, ctx: Context, reason: str, error: BaseException | None, answer: TheatreError) -> None:
         """Make a queued message a dead letter, and answer who asked with `answer`."""
@@ -256,30 +269,25 @@ class Lifecycle:
         """Let an activation leave: Shutdown, then the fence, then its successor if messages came meanwhile."""
         activation.state = STOPPING
         ref = activation.ref
-        fatal: BaseException | None = None
         failure: BaseException | None = None
         worker.ctx = ctx = make_context(activation, _SHUTDOWN, None)
         try:
             activation.receiver.receive(ctx)  # type: ignore[union-attr]
         except StopActor:
             pass  # it is stopping already
-        except BaseException as error:
-            if activation.state != STOPPED:
-                self._count_error(activation)
-                log.error("actor %s raised in Shutdown", ref, exc_info=error, extra=fields(ref=ref))
-            if isinstance(error, (Exception, Timeout)):
-                failure = error
-            else:
-                fatal = error
+        except BaseException as error:  # noqa: BLE001 - counted and logged below
+            failure = error
         worker.ctx = None
         if activation.state != STOPPED:
+            if failure is not None:
+                self._count_error(activation)
+                safely(log.error, "actor %s raised in Shutdown", ref, exc_info=failure, extra=fields(ref=ref))
             self.fence(activation, StopActor("the actor stopped without a reply"))
             self._pass_on(activation)
         if failure is not None:
             self._panic(failure)
-        if fatal is not None:
-            self._panic(fatal)
-            raise fatal
+            if not isinstance(failure, (Exception, Timeout)):
+                raise failure
 
     def fence(self, activation: Activation, why: BaseException) -> None:
         """Declare an activation over: its contexts can do nothing any more, and who waits for its replies is told."""
@@ -302,11 +310,15 @@ class Lifecycle:
         refusal = HostDraining("the host is shutting its actors down")
         taken = self.take_all(activation, refusal)
         self._dispatcher.backpressure.leave_line(activation)
-        self._hand_on(activation)
-        self.report_all(taken, str(refusal), refusal)
+        try:
+            self.report_all(taken, str(refusal), refusal)
+        finally:
+            self._hand_on(activation)
 
     def _hand_on(self, activation: Activation) -> None:
         dispatcher = self._dispatcher
+        if dispatcher.actors.get(activation.ref) is not activation:
+            return  # it was taken away by force while its dead letters were told
         ref, inbox, lines = activation.ref, activation.queue(), dispatcher.backpressure.lines
         reason = self.reasons.pop(activation, InitReason.NEW)
         activation.worker = None
@@ -349,9 +361,20 @@ class Lifecycle:
         return taken
 
     def report_all(self, taken: list[Context], reason: str, error: TheatreError) -> None:
-        """Report what `take_all` has taken."""
-        for ctx in taken:
-            self.report(ctx._activation.ref, ctx.message, ctx.sender, reason, error)
+        """Report what `take_all` has taken, in its order."""
+        handler = self._dispatcher.options.dead_letter_handler
+        if handler is None:
+            for ctx in taken:
+                self.report(ctx._activation.ref, ctx.message, ctx.sender, reason, error)
+            return
+        letters = [DeadLetter(ctx._activation.ref, ctx.message, ctx.sender, reason, error) for ctx in taken]
+        if self.journal is not None:
+            for letter in letters:
+                self.journal(letter.ref, letter.message, letter.sender, reason)
+        if getcurrent() in self._dispatcher.workers:
+            self._tell_all(handler, letters)
+        elif letters:
+            self._tell_apart(handler, letters)
 
 
 def _remote(error: BaseException, ref: Ref) -> RemoteActorError:

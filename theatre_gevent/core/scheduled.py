@@ -146,7 +146,7 @@ def send_and_wait(
             return
         activation = dispatcher.registry.activate(ref)
     request._activation = activation
-    dispatcher._queue(request, timeout)
+    dispatcher._queue(request, timeout, None)
 
 
 if not COMPILED:

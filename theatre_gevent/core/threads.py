@@ -43,6 +43,8 @@ class ThreadBridge:
         """
         if self._hub is None:
             raise HostNotRunning(NOT_STARTED)
+        if self._hub.loop is None:
+            raise TheatreError("the host's thread has ended, and its hub with it")
         finished = allocate_lock()
         finished.acquire()
         outcome: list[Any] = []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 _LOOK = 7
-"""A turn looks at the clock after each eighth message: a mask of the number handled."""
+"""A turn looks at the clock after its first message, in case that was a long one, and each eighth one after it."""
 
 
 class Worker(Greenlet):  # type: ignore[type-arg]
@@ -209,7 +209,7 @@ class Desk:
             if leased and native.read(dispatcher.monotonic) >= lease.lease_until:
                 dispatcher.yield_at = 0.0  # the rest of the loop's time is over as well
                 break
-            if not handled & _LOOK and handled and native.read(dispatcher.monotonic) >= dispatcher.yield_at:
+            if handled & _LOOK == 1 and native.read(dispatcher.monotonic) >= dispatcher.yield_at:
                 break  # sockets, timers and other actors are next
             handled += 1
             self.ctx = ctx = inbox.popleft()
