@@ -142,13 +142,18 @@ def log_lines() -> list[Line]:
             if isinstance(target, ast.Name)
         }
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            if not isinstance(node, ast.Call):
                 continue
-            verb, owner = node.func.attr, ast.unparse(node.func.value)
+            method, arguments = node.func, node.args
+            if isinstance(method, ast.Name) and method.id == "safely":
+                method, *arguments = arguments
+            if not isinstance(method, ast.Attribute):
+                continue
+            verb, owner = method.attr, ast.unparse(method.value)
             is_gate = owner.endswith("gate") and verb == "warning"
             if not is_gate and not (owner in ("log", "logger", "_log") and verb in _LEVELS | {"log"}):
                 continue
-            message = node.args[1 if is_gate or verb == "log" else 0]
+            message = arguments[1 if is_gate or verb == "log" else 0]
             if isinstance(message, ast.Name) and message.id in strings:
                 message = strings[message.id]
             text = _text(message)
