@@ -105,7 +105,7 @@ def test_requests_in_a_tight_loop_leave_the_hub_its_turn(real_host: Host) -> Non
     host.register_actor("calm", lambda ctx: ctx.reply(None))
     ref = Ref("calm", "1")
     timer = Event()
-    SystemClock().call_later(0.005, timer.set)
+    SystemClock().call_later(0.05, timer.set)
     asked = 0
     while not timer.is_set():
         host.request(ref, "x")
