@@ -20,7 +20,7 @@ import theatre_gevent
 from parts import LOADS
 from report import Parser, machine, positive, seconds, table
 from suite import LIMIT, Failed, Figures, Run
-from theatre_gevent.embedded import EmbeddedPostgres
+from theatre_gevent.loadtest.database import private_server
 
 ROWS = (
     "small",
@@ -35,8 +35,6 @@ ROWS = (
     "large, 3 hosts, Postgres",
 )
 """Those of the suite's rows that are compared."""
-SETTINGS: dict[str, str | int] = {"max_connections": 200, "shared_buffers": "256MB"}
-"""Of a server: those of our load test."""
 FIGURES = {
     "ops_per_second": r"Aggregate RPS: +(\d+)",
     "reply_errors": r"Reply errors: +(\d+)",
@@ -54,7 +52,7 @@ def original(program: Path, *flags: str) -> dict[str, Any]:
     given = list(flags)
     with ExitStack() as at_end:
         if "-dsn" in given:
-            server = at_end.enter_context(EmbeddedPostgres(settings=SETTINGS))
+            server = at_end.enter_context(private_server(int(given[given.index("-hosts") + 1])))
             given[given.index("-dsn") + 1] = f"{server.dsn}?sslmode=disable"
         try:
             done = subprocess.run([program, *given], capture_output=True, text=True, timeout=LIMIT, check=False)

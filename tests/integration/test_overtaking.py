@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -38,57 +40,60 @@ class Stranger(Node):
                 self.got.append(message)
 
 
-def test_a_message_that_comes_back_late_is_not_overtaken() -> None:
+@contextmanager
+def with_stranger() -> Iterator[tuple[Cluster, Stranger, Ref]]:
+    """Hosts a and b, a stranger x that a alone knows, and an actor that is x's for a and b's for b."""
     with Cluster("ab") as cluster:
-        cluster.lossy = True
         a, b = cluster["a"], cluster["b"]
         stranger = Stranger()
         try:
             a.set_peers({"b": str(b.address), "x": stranger.addr})
             b.set_peers({"a": str(a.address)})
             until(lambda: a.metrics.snapshot()["peers_up"] == 2)
-            ref = next(
-                ref for n in range(1000) if a.ring_owner(ref := Ref("x", str(n))) == "x" and b.ring_owner(ref) == "b"
+            yield (
+                cluster,
+                stranger,
+                next(
+                    ref
+                    for n in range(1000)
+                    if a.ring_owner(ref := Ref("x", str(n))) == "x" and b.ring_owner(ref) == "b"
+                ),
             )
-            a.send(ref, 1)
-            a.send(ref, 2)
-            until(lambda: len(stranger.got) == 2)
-            give_back(stranger, stranger.got[0], "b")
-            until(lambda: cluster.actors.at(ref) == [1] or len(stranger.got) > 2)
-            a.send(ref, 3)
-            until(lambda: cluster.actors.at(ref) == [1, 3] or len(stranger.got) > 2)
-            give_back(stranger, stranger.got[1], "b")
-            for message in stranger.got[2:]:
-                stranger.records.inlets["a"].send(
-                    envelopes.Reply(message.seq, stranger.records.inlets["a"].peer.epoch, None)
-                )
-            until(lambda: len(cluster.actors.at(ref)) == 3)
-            assert cluster.actors.at(ref) == [1, 2, 3]
         finally:
             stranger.transport.stop(0.5)
+
+
+def test_a_message_that_comes_back_late_is_not_overtaken() -> None:
+    with with_stranger() as (cluster, stranger, ref):
+        cluster.lossy = True
+        a = cluster["a"]
+        a.send(ref, 1)
+        a.send(ref, 2)
+        until(lambda: len(stranger.got) == 2)
+        give_back(stranger, stranger.got[0], "b")
+        until(lambda: cluster.actors.at(ref) == [1] or len(stranger.got) > 2)
+        a.send(ref, 3)
+        until(lambda: cluster.actors.at(ref) == [1, 3] or len(stranger.got) > 2)
+        give_back(stranger, stranger.got[1], "b")
+        for message in stranger.got[2:]:
+            stranger.records.inlets["a"].send(
+                envelopes.Reply(message.seq, stranger.records.inlets["a"].peer.epoch, None)
+            )
+        until(lambda: len(cluster.actors.at(ref)) == 3)
+        assert cluster.actors.at(ref) == [1, 2, 3]
 
 
 def test_an_answer_that_nobody_waits_for_any_more_is_no_late_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(barriers, "_PATIENCE", 0.1)
-    with Cluster("ab") as cluster:
-        a, b = cluster["a"], cluster["b"]
-        stranger = Stranger()
-        try:
-            a.set_peers({"b": str(b.address), "x": stranger.addr})
-            b.set_peers({"a": str(a.address)})
-            until(lambda: a.metrics.snapshot()["peers_up"] == 2)
-            ref = next(
-                ref for n in range(1000) if a.ring_owner(ref := Ref("x", str(n))) == "x" and b.ring_owner(ref) == "b"
-            )
-            a.send(ref, 1)
-            until(lambda: len(stranger.got) == 1)
-            give_back(stranger, stranger.got[0], "b")
-            until(lambda: cluster.actors.at(ref) == [1])  # without an answer
-            question = stranger.got[1]
-            inlet = stranger.records.inlets["a"]
-            inlet.send(envelopes.Reply(question.seq, inlet.peer.epoch, None))
-            inlet.send(envelopes.Reply(10**9, inlet.peer.epoch, None))  # behind it, and to nothing
-            until(lambda: a.metrics.snapshot()["replies_late"] > 0)
-            assert a.metrics.snapshot()["replies_late"] == 1
-        finally:
-            stranger.transport.stop(0.5)
+    with with_stranger() as (cluster, stranger, ref):
+        a = cluster["a"]
+        a.send(ref, 1)
+        until(lambda: len(stranger.got) == 1)
+        give_back(stranger, stranger.got[0], "b")
+        until(lambda: cluster.actors.at(ref) == [1])  # without an answer
+        question = stranger.got[1]
+        inlet = stranger.records.inlets["a"]
+        inlet.send(envelopes.Reply(question.seq, inlet.peer.epoch, None))
+        inlet.send(envelopes.Reply(10**9, inlet.peer.epoch, None))  # behind it, and to nothing
+        until(lambda: a.metrics.snapshot()["replies_late"] > 0)
+        assert a.metrics.snapshot()["replies_late"] == 1

@@ -100,12 +100,10 @@ class Closer:
         """End what is still there: fence activations, kill their handlers, answer everybody who waits."""
         dispatcher = self._dispatcher
         dispatcher.cancelled.set()
-        taken: list[Context] = []
-        stuck = [self._force(activation, error, taken) for activation in list(dispatcher.actors.values())]
+        stuck = self._force_all(list(dispatcher.actors.values()), error)
         dispatcher.ready.clear()
-        dispatcher.lifecycle.report_all(taken, str(error), error)
         self.fail_waiting(error)
-        self._kill([pair for pair in stuck if pair is not None])
+        self._kill(stuck)
 
     def fence_all(self, refusal: HostNotRunning) -> None:
         """Fence every activation in one step, as when a lease has ended; `force` does the rest.
@@ -166,12 +164,8 @@ class Closer:
         lifecycle.report_all(taken, "the host has frozen", refusal)
         if self._wait_until(lambda: is_over() or not (self._busy() or lifecycle.telling), grace):
             return
-        taken = []
-        stuck = [
-            self._force(held, refusal, taken) for worker in self._busy() if (held := worker.desk.activation) is not None
-        ]
-        lifecycle.report_all(taken, str(refusal), refusal)
-        self._kill([pair for pair in stuck if pair is not None])
+        busy = [held for worker in self._busy() if (held := worker.desk.activation) is not None]
+        self._kill(self._force_all(busy, refusal))
 
     def unfreeze(self) -> None:
         """Accept messages again. Who kept `ctx.cancelled` from before keeps an event that is set."""
@@ -186,6 +180,13 @@ class Closer:
             if not pending.done:
                 dispatcher.complete(pending, Failure(error.copy()))
         dispatcher.lifecycle.spawning.clear()
+
+    def _force_all(self, activations: list[Activation], error: TheatreError) -> list[tuple[Worker, Ref]]:
+        """End activations and report what was in their inboxes; returns the workers whose handlers run still."""
+        taken: list[Context] = []
+        ended = [self._force(activation, error, taken) for activation in activations]
+        self._dispatcher.lifecycle.report_all(taken, str(error), error)
+        return [pair for pair in ended if pair is not None]
 
     def _force(self, activation: Activation, error: TheatreError, taken: list[Context]) -> tuple[Worker, Ref] | None:
         """End an activation; returns the worker whose handler runs still, and the ref.

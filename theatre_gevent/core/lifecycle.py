@@ -214,16 +214,21 @@ class Lifecycle:
         The handler may block. An actor waits for it, so that one which makes many dead letters is slowed down by them;
         nobody else does, since who freezes or stops a host has to go on.
         """
-        dispatcher = self._dispatcher
+        self._report([DeadLetter(ref, body, sender, reason, error)])
+
+    def _report(self, letters: list[DeadLetter]) -> None:
         if self.journal is not None:
-            self.journal(ref, body, sender, reason)
-        handler = dispatcher.options.dead_letter_handler
+            for letter in letters:
+                self.journal(letter.ref, letter.message, letter.sender, letter.reason)
+        handler = self._dispatcher.options.dead_letter_handler
         if handler is None:
-            safely(log.info, "dead letter for %s: %s", ref, reason, extra=fields(ref=ref))
-        elif getcurrent() in dispatcher.workers:
-            self._tell(handler, DeadLetter(ref, body, sender, reason, error))
-        else:
-            self._tell_apart(handler, [DeadLetter(ref, body, sender, reason, error)])
+            for letter in letters:
+                ref = letter.ref
+                safely(log.info, "dead letter for %s: %s", ref, letter.reason, extra=fields(ref=ref))
+        elif getcurrent() in self._dispatcher.workers:
+            self._tell_all(handler, letters)
+        elif letters:
+            self._tell_apart(handler, letters)
 
     def _tell_apart(self, handler: Callable[[DeadLetter], object], letters: list[DeadLetter]) -> None:
         teller: Greenlet[..., None] = Greenlet.spawn(self._tell_all, handler, letters)
@@ -362,19 +367,7 @@ class Lifecycle:
 
     def report_all(self, taken: list[Context], reason: str, error: TheatreError) -> None:
         """Report what `take_all` has taken, in its order."""
-        handler = self._dispatcher.options.dead_letter_handler
-        if handler is None:
-            for ctx in taken:
-                self.report(ctx._activation.ref, ctx.message, ctx.sender, reason, error)
-            return
-        letters = [DeadLetter(ctx._activation.ref, ctx.message, ctx.sender, reason, error) for ctx in taken]
-        if self.journal is not None:
-            for letter in letters:
-                self.journal(letter.ref, letter.message, letter.sender, reason)
-        if getcurrent() in self._dispatcher.workers:
-            self._tell_all(handler, letters)
-        elif letters:
-            self._tell_apart(handler, letters)
+        self._report([DeadLetter(ctx._activation.ref, ctx.message, ctx.sender, reason, error) for ctx in taken])
 
 
 def _remote(error: BaseException, ref: Ref) -> RemoteActorError:

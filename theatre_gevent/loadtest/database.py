@@ -40,6 +40,12 @@ def require_programs(dsn: str | None) -> None:
             raise MissingPackage(f"-dsn {EMBEDDED}: {error}") from error
 
 
+def private_server(hosts: int) -> EmbeddedPostgres:
+    """Return a server, not started, that is large enough for a test with so many hosts."""
+    connections = max(200, _CONNECTIONS_PER_HOST * hosts + _CONNECTIONS_BESIDES)
+    return EmbeddedPostgres(settings={"max_connections": connections, "shared_buffers": "256MB"})
+
+
 class Database:
     """What the hosts of a test share, ready for them while the block runs; a private server is gone after it.
 
@@ -57,8 +63,7 @@ class Database:
         self.name: str | None = None
         self._server: EmbeddedPostgres | None = None
         if dsn == EMBEDDED:
-            connections = max(200, _CONNECTIONS_PER_HOST * hosts + _CONNECTIONS_BESIDES)
-            self._server = EmbeddedPostgres(settings={"max_connections": connections, "shared_buffers": "256MB"})
+            self._server = private_server(hosts)
         self._before = 0
 
     def __enter__(self) -> Self:
